@@ -1,0 +1,213 @@
+"""What is known of the world for one key: conditions, drift, the open intent; and how each fact changes it.
+
+Frozen values and plain functions. A condition's `since` moves only when its status does, so that equal facts give equal
+statuses and nothing is committed for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from schemas.names import timestamp
+from schemas.setting import Phase
+
+
+class Condition(NamedTuple):
+    """`status`: "True", "False" or "Unknown". `since`: RFC 3339, when the status last changed."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    since: str
+
+
+class Intent(NamedTuple):
+    """A step that was begun and not yet ended: it may have happened. Committed before the effect, with the event."""
+
+    step: str
+    attempt: int
+    plan: str
+    """Digest of the plan it belongs to."""
+    started_at: str
+    event_id: str
+    """Id of its ActionStarted, the cause of whatever ends it."""
+
+
+class LastAction(NamedTuple):
+    """`status`: started, succeeded, failed or unknown."""
+
+    step: str
+    status: str
+    at: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStatus:
+    """The status record of one key, as it stands in the journal."""
+
+    key: str
+    revision: int = 0
+    """Newest revision of the setting this status takes into account."""
+    observed_generation: int = 0
+    conditions: tuple[Condition, ...] = ()
+    external: str | None = None
+    drift: tuple[tuple[str, Any, Any], ...] = ()
+    """(path, desired, observed)"""
+    last_action: LastAction | None = None
+    intent: Intent | None = None
+    unknown_since: str | None = None
+    """Set while an effect's outcome is unknown and the key is held. Durable: a takeover must hold it anew."""
+    paused: bool = False
+    retiring: bool = False
+    next_at: str | None = None
+
+    def condition(self, kind: str) -> Condition | None:
+        """The condition of the type, if it was ever set."""
+        return next((c for c in self.conditions if c.type == kind), None)
+
+    def holds(self, kind: str) -> bool:
+        """True when the condition is "True"."""
+        condition = self.condition(kind)
+        return condition is not None and condition.status == "True"
+
+    @property
+    def phase(self) -> Phase:
+        """One word for people; the first that applies."""
+        ready = self.condition("Ready")
+        ladder = (
+            (self.paused, Phase.PAUSED),
+            (self.holds("Stalled"), Phase.STALLED),
+            (self.retiring, Phase.RETIRING),
+            (self.unknown_since is not None or (ready is not None and ready.status == "Unknown"), Phase.UNKNOWN),
+            (self.holds("Drifted"), Phase.DRIFTED),
+            (self.holds("Reconciling"), Phase.RECONCILING),
+            (self.holds("Ready"), Phase.READY),
+        )
+        return next((phase for applies, phase in ladder if applies), Phase.PENDING)
+
+
+def conditioned(status: KeyStatus, now: float, **conditions: tuple[str, str, str]) -> KeyStatus:
+    """The status with some conditions set: `Ready=("True", "Converged", "message")`; the others stay."""
+    kept = {c.type: c for c in status.conditions}
+    for kind, (value, reason, message) in conditions.items():
+        old = kept.get(kind)
+        since = old.since if old is not None and old.status == value else timestamp(now)
+        kept[kind] = Condition(kind, value, reason, message, since)
+    return replace(status, conditions=tuple(kept[kind] for kind in sorted(kept)))
+
+
+def pending(status: KeyStatus, now: float, reason: str, message: str) -> KeyStatus:
+    """Not looked at yet, and why: a target or dependency that isn't there."""
+    return conditioned(
+        status, now, Ready=("False", reason, message), Reconciling=("False", reason, ""), Stalled=("False", reason, "")
+    )
+
+
+def converged(status: KeyStatus, now: float, external: str) -> KeyStatus:
+    """The backend is observed as declared."""
+    status = replace(status, external=external, drift=(), unknown_since=None, paused=False)
+    return conditioned(
+        status,
+        now,
+        Ready=("True", "Converged", ""),
+        Reconciling=("False", "Converged", ""),
+        Stalled=("False", "Converged", ""),
+        Drifted=("False", "Converged", ""),
+    )
+
+
+def reconciling(status: KeyStatus, now: float, reason: str, message: str) -> KeyStatus:
+    """Steps are being taken or waited for."""
+    return conditioned(
+        status,
+        now,
+        Ready=("False", reason, message),
+        Reconciling=("True", reason, message),
+        Stalled=("False", reason, ""),
+    )
+
+
+def stalled(status: KeyStatus, now: float, reason: str, message: str) -> KeyStatus:
+    """It won't go on by itself: the declaration or the backend's set-up must change."""
+    return conditioned(
+        status,
+        now,
+        Ready=("False", reason, message),
+        Reconciling=("False", reason, ""),
+        Stalled=("True", reason, message),
+    )
+
+
+def retrying(status: KeyStatus, now: float, reason: str, message: str) -> KeyStatus:
+    """A step failed for now; it will be tried again."""
+    return reconciling(status, now, reason, message)
+
+
+def unanswered(status: KeyStatus, now: float, reason: str, message: str) -> KeyStatus:
+    """The backend doesn't answer: nothing is known, nothing is planned."""
+    return conditioned(status, now, Ready=("Unknown", reason, message))
+
+
+def drifted(status: KeyStatus, now: float, differences: Sequence[tuple[str, Any, Any]]) -> KeyStatus:
+    """Observed differs from what was converged before on owned paths."""
+    paths = ", ".join(path for path, _, _ in differences) or "/"
+    status = replace(status, drift=tuple((path, desired, observed) for path, desired, observed in differences))
+    return conditioned(
+        status, now, Drifted=("True", "OutOfBandChange", paths), Ready=("False", "Drifted", f"differs on {paths}")
+    )
+
+
+def undrifted(status: KeyStatus, now: float) -> KeyStatus:
+    """What differs now is what was declared since, not drift."""
+    if not status.drift and not status.holds("Drifted"):
+        return status
+    return conditioned(replace(status, drift=()), now, Drifted=("False", "Superseded", ""))
+
+
+def public(status: KeyStatus) -> dict[str, Any]:
+    """The status as the API answers it (`schemas.setting.Status`)."""
+    return {
+        "phase": str(status.phase),
+        "observed_generation": status.observed_generation,
+        "conditions": [c._asdict() for c in status.conditions],
+        "external": status.external,
+        "drift": [{"path": path, "desired": desired, "observed": observed} for path, desired, observed in status.drift],
+        "last_action": status.last_action._asdict() if status.last_action else None,
+        "next_at": status.next_at,
+    }
+
+
+def to_wire(status: KeyStatus) -> dict[str, Any]:
+    """The status record in the journal: the public status and what a takeover needs."""
+    return {
+        "key": status.key,
+        "revision": status.revision,
+        **public(status),
+        "intent": status.intent._asdict() if status.intent else None,
+        "unknown_since": status.unknown_since,
+        "paused": status.paused,
+        "retiring": status.retiring,
+    }
+
+
+def from_wire(record: Mapping[str, Any]) -> KeyStatus:
+    """The inverse of `to_wire`; fields of newer writers are ignored."""
+    action, intent = record.get("last_action"), record.get("intent")
+    return KeyStatus(
+        key=record["key"],
+        revision=record["revision"],
+        observed_generation=record["observed_generation"],
+        conditions=tuple(Condition(**c) for c in record["conditions"]),
+        external=record.get("external"),
+        drift=tuple((d["path"], d["desired"], d["observed"]) for d in record.get("drift", ())),
+        last_action=LastAction(**action) if action else None,
+        intent=Intent(**intent) if intent else None,
+        unknown_since=record.get("unknown_since"),
+        paused=record.get("paused", False),
+        retiring=record.get("retiring", False),
+        next_at=record.get("next_at"),
+    )

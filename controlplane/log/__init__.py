@@ -1,0 +1,9 @@
+"""The settings log and the journal: everything durable, behind two ports.
+
+    ports    SettingsLog, Journal, and the errors both raise
+    codec    msgpack maps ↔ bytes (pure)
+    sqlite   both in one SQLite file: the embedded default
+    memory   both in memory: simulations and unit tests; passes the same contract suite
+
+Nothing above this package may assume an implementation.
+"""

@@ -1,0 +1,161 @@
+"""Ports of the log: the settings log (one sequence, kept whole) and the journal (sharded, written under a fence).
+
+Offsets start at 0 and rise; they may have holes. A *position* is the next offset a reader wants. "Caught up" is
+`position >= end_offset()`, never "saw the last record": the last offsets may hold no record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+
+class LogUnavailable(Exception):  # noqa: N818 - named for its reason
+    """The log can't be reached or written; certainly nothing was stored."""
+
+
+class Indeterminate(Exception):  # noqa: N818 - named for its reason
+    """The write may or may not be stored. Retrying with the same request_id is safe and tells."""
+
+
+class Fenced(Exception):  # noqa: N818 - named for its reason
+    """Another incarnation took the shard: this writer can never commit again."""
+
+
+class LogCorrupt(Exception):  # noqa: N818 - named for its reason
+    """What was stored can't be read back. Nothing is skipped: the reader stops and says where."""
+
+
+class Record(NamedTuple):
+    """One record of the settings log."""
+
+    offset: int
+    data: bytes
+
+
+class SettingsLog(Protocol):
+    """The one sequence of change requests. Keeps everything."""
+
+    async def append(self, data: bytes) -> None:
+        """Store one record; returns when it is durable. Raises `LogUnavailable` or `Indeterminate`.
+
+        The caller learns the verdict from its own fold, by request_id, not from here: an acknowledgement may be lost
+        for a record that is stored.
+        """
+
+    async def read(self, start: int, limit: int = 500) -> Sequence[Record]:
+        """Up to `limit` records from offset `start` on, in order; empty at the end. Raises `LogCorrupt`."""
+
+    def tail(self, start: int) -> AsyncIterator[Sequence[Record]]:
+        """Batches (≤ 500) from `start` on, then waits for more; ends only when the log is closed. Raises `LogCorrupt`."""
+
+    async def end_offset(self) -> int:
+        """One past the last stored offset."""
+
+
+class Stream(StrEnum):
+    """The streams of the journal; on Kafka each is a topic with one partition a shard."""
+
+    EVENTS = "events"
+    STATUS = "status"
+    METRICS = "metrics"
+
+
+class Entry(NamedTuple):
+    """One record of the journal. `data` None: a tombstone in the status stream."""
+
+    stream: Stream
+    shard: int
+    offset: int
+    key: str
+    data: bytes | None
+
+
+class Outgoing(NamedTuple):
+    """One record to be written. `headers` let consumers filter without decoding."""
+
+    key: str
+    data: bytes | None
+    headers: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What is committed together: all of it or none."""
+
+    events: Sequence[Outgoing] = ()
+    statuses: Sequence[Outgoing] = ()
+    metrics: Sequence[Outgoing] = ()
+
+
+class Place(NamedTuple):
+    """A partition of the journal."""
+
+    stream: Stream
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Offsets given to the records of one commit, in their order."""
+
+    events: Sequence[int] = ()
+    statuses: Sequence[int] = field(default=())
+
+
+class ShardWriter(Protocol):
+    """The right to write one shard. Opening another for the same shard fences this one."""
+
+    async def commit(self, commit: Commit) -> Committed:
+        """Atomic over the three streams; durable on return. Concurrent commits may share one transaction.
+
+        Raises `Fenced`, `LogUnavailable` (nothing stored) or `Indeterminate` (this writer must be given up and the
+        shard's state read again).
+        """
+
+    async def close(self) -> None:
+        """Give up the right; safe to call twice."""
+
+
+class Journal(Protocol):
+    """Events, statuses and metrics by shard."""
+
+    @property
+    def shards(self) -> int:
+        """Number of shards; fixed when the journal was created."""
+
+    async def open_shard(self, shard: int) -> ShardWriter:
+        """Take the shard: whoever held it before is fenced from now on."""
+
+    async def read(self, place: Place, start: int, limit: int = 500) -> Sequence[Entry]:
+        """Up to `limit` entries from offset `start` on; the status stream is compacted to the last one of each key."""
+
+    def tail(self, positions: Mapping[Place, int]) -> AsyncIterator[Sequence[Entry]]:
+        """Batches (≤ 500) from all the given places from their positions on, in offset order within each place; then
+        waits for more. A status tail gives at least the last entry of each key, and every later one."""
+
+    async def start_offsets(self, stream: Stream) -> Mapping[int, int]:
+        """Per shard the oldest offset that is still kept."""
+
+    async def end_offsets(self, stream: Stream) -> Mapping[int, int]:
+        """Per shard one past the last committed offset."""
+
+    async def trim(self, stream: Stream, before: str) -> int:
+        """Drop events or metrics older than the RFC 3339 time `before`; how many went."""
+
+
+class Log(Protocol):
+    """Both ports of one store, opened and closed together."""
+
+    @property
+    def settings(self) -> SettingsLog:
+        """The settings log."""
+
+    @property
+    def journal(self) -> Journal:
+        """The journal."""
+
+    async def close(self) -> None:
+        """Finish what was accepted, then release the store; tails end."""

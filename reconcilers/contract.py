@@ -1,0 +1,364 @@
+"""What a reconciler is made of: identities, steps, plans, outcomes, and the protocol of a backend.
+
+Theory of operation. The controller observes many objects of one target at once, plans each by a pure function, records the
+intent, applies the steps in batches, records the outcome and observes again. An empty plan is convergence; a step that
+succeeded is not, only the next observation is. Unknown is not absent: a backend that can't answer raises `Unreachable`,
+and no plan is ever made from that.
+
+Pure: no I/O, no clock, no client library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from schemas.secret import SecretRef
+
+Instant = float
+"""Unix seconds."""
+
+
+class ExternalId(NamedTuple):
+    """Identity of an object in one backend: the kind and the object's own name there."""
+
+    setting_type: str
+    name: str
+
+
+# --- errors: what went wrong at the boundary, translated in backend.py -------------------------------------------------
+
+
+class BackendError(Exception):
+    """Base of the errors a backend may raise; client-library types never cross the boundary."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+
+
+class Unreachable(BackendError):
+    """The backend gave no answer: nothing is known, nothing is planned."""
+
+    def __init__(self, message: str, *, reason: str = "Unreachable") -> None:
+        super().__init__(message, reason=reason)
+
+
+class TransientError(BackendError):
+    """The backend refused for now; the same request may succeed later."""
+
+    def __init__(self, message: str, *, reason: str = "TransientError", retry_after_s: float | None = None) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_after_s = retry_after_s
+
+
+class TerminalError(BackendError):
+    """The backend will refuse until the declaration or the backend's set-up changes."""
+
+
+class NotSent(Exception):  # noqa: N818 - an outcome, not a fault
+    """The fence closed before the request was written: certainly no effect."""
+
+
+class SecretNotFound(Exception):  # noqa: N818 - named for its reason
+    """A secret reference doesn't resolve."""
+
+    def __init__(self, reference: SecretRef) -> None:
+        super().__init__(f"secret not found: {reference}")
+        self.reference = reference
+
+
+# --- plans -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One effect on one object, in the imperative of the domain (`CreateTopic`). A value: equality is by content.
+
+    Subclasses that can't be undone say so: `class DropTopic(Step, irreversible=True)`. They are taken only when the
+    declaration's policy names them under `allow`. No field ever holds a secret: references and fingerprints only.
+    """
+
+    external: ExternalId
+    irreversible: ClassVar[bool] = False
+
+    def __init_subclass__(cls, *, irreversible: bool | None = None) -> None:
+        # dataclass(slots=True) makes the class a second time, without the keyword: only set what is given.
+        if irreversible is not None:
+            cls.irreversible = irreversible
+
+    @property
+    def name(self) -> str:
+        """`CreateTopic`."""
+        return type(self).__name__
+
+    def summary(self) -> str:
+        """One line for people: what will happen to what."""
+        return f"{self.name} {self.external.name}"
+
+    def details(self) -> dict[str, Any]:
+        """JSON for events and plans."""
+        return {"external": self.external.name}
+
+
+class Difference(NamedTuple):
+    """One owned path (JSON pointer into the value) on which desired and observed disagree. Never holds a secret."""
+
+    path: str
+    desired: Any
+    observed: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole decision for one object. No steps and no `blocked`: converged, or waiting when `wait_reason` is given."""
+
+    steps: tuple[Step, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    blocked: TerminalError | None = None
+    """What is declared can't be reached by steps: becomes `Stalled` with this reason and message."""
+    requeue_after_s: float | None = None
+    wait_reason: str | None = None
+    """The backend is on its way by itself; look again after `requeue_after_s`."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def converged(self) -> bool:
+        """True when there is nothing to do, nothing to wait for and nothing in the way."""
+        return not self.steps and self.blocked is None and self.wait_reason is None
+
+
+CONVERGED = Plan()
+
+
+class Result(StrEnum):
+    """How a step ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    NOT_SENT = "not_sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one step. `details` go into the event and never hold a secret."""
+
+    result: Result
+    details: Mapping[str, Any] = field(default_factory=dict)
+    error: BackendError | None = None
+
+
+SUCCEEDED = Outcome(Result.SUCCEEDED)
+
+
+def failed(error: BackendError) -> Outcome:
+    """The backend refused: certainly no effect, or an effect that the next observation shows."""
+    return Outcome(Result.FAILED, {"reason": error.reason, "message": error.message}, error)
+
+
+def unknown(error: BackendError) -> Outcome:
+    """The request may have landed or may land yet."""
+    return Outcome(Result.UNKNOWN, {"reason": error.reason, "message": error.message}, error)
+
+
+class Fence(Protocol):
+    """Guards the effects of one batch; see the controller for why a committed intent alone isn't enough."""
+
+    @property
+    def token(self) -> tuple[int, int]:
+        """(offset of the owner's ShardTaken, number of the batch): rises for ever; for backends that can compare."""
+
+    def check(self) -> None:
+        """Raise `NotSent` once the batch may no longer begin. Call it directly before the write, with no await between."""
+
+
+# --- backends ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One sampled value; units last in `metric_type` (`used_memory_bytes`)."""
+
+    metric_type: str
+    value: float
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Something may have changed outside: look at this object, or at all of the target when None."""
+
+    external: ExternalId | None
+    reason: str
+
+
+class Backend(Protocol):
+    """One target: the only place with a client library. Every call is bounded by the controller's deadlines."""
+
+    @property
+    def incarnation(self) -> str | None:
+        """Run id of the server(s); a change means that what was applied at run time may be gone. None: not known yet."""
+
+    def unsupported(self, setting_type: str) -> str | None:
+        """Why this server can't hold objects of the kind; None when it can."""
+
+    async def observe(self, wanted: Mapping[ExternalId, Any]) -> Mapping[ExternalId, Any]:
+        """What is there, for the ids given. A missing key is absent.
+
+        `wanted` maps each id to its desired value (None when it is retired), so that the server can canonicalise it.
+        Reads only, but for scratch objects where the server is the canonicaliser. Raises `Unreachable`; a value may
+        also be a `BackendError` for one object that couldn't be observed by itself.
+        """
+
+    async def apply(self, steps: Sequence[Step], fence: Fence) -> Sequence[Outcome]:
+        """Carry out independent steps of different objects; outcomes in the same order.
+
+        Calls `fence.check()` directly before each write. Errors of single steps are outcomes; raises `Unreachable` only
+        when certainly nothing was sent.
+        """
+
+    async def sample(self) -> Sequence[Measurement]:
+        """Monitoring values of the target."""
+
+    def hints(self) -> AsyncIterator[Hint]:
+        """Runs as long as the backend is open; ends or raises when the connection does."""
+
+    async def close(self) -> None:
+        """Release connections; safe to call twice."""
+
+
+class Secrets(Protocol):
+    """The daemon's secret port, handed to backends only."""
+
+    def reveal(self, reference: SecretRef) -> str:
+        """The secret; raises `SecretNotFound`."""
+
+    def fingerprint(self, text: str) -> str:
+        """Keyed digest, the only form of a secret that planners, steps, events and statuses see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What a backend is opened with."""
+
+    tenant: str
+    target: str
+    value: Any
+    """The target's value model."""
+    secrets: Secrets
+
+
+# --- the spec of a service ---------------------------------------------------------------------------------------------
+
+ValueT = TypeVar("ValueT", bound=BaseModel)
+DesiredT = TypeVar("DesiredT")
+ObservedT = TypeVar("ObservedT")
+
+
+def target_field(value: Any) -> str:
+    """The usual place of the target: the value's `target`."""
+    return str(value.target)
+
+
+def requires_nothing(_value: Any) -> Sequence[str]:
+    """No implied dependency."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[ValueT, DesiredT, ObservedT]):
+    """One kind of setting: how its value becomes a desired object, which one, and how to get there. All pure."""
+
+    setting_type: str
+    value: type[ValueT]
+    identify: Callable[[str, ValueT], str]
+    """(name of the setting, value) → name of the object in the backend; deterministic."""
+    desired: Callable[[str, ValueT], DesiredT]
+    """(name of the setting, value) → canonical desired object."""
+    plan: Callable[[ExternalId, DesiredT | None, ObservedT | None, Instant], Plan]
+    """desired None = retire, observed None = absent."""
+    target: Callable[[ValueT], str] = target_field
+    requires: Callable[[ValueT], Sequence[str]] = requires_nothing
+    """Implied dependencies as `type/name`; the target is implied anyway."""
+    data_bearing: bool = False
+    """Retiring keeps the backend object unless the policy says otherwise."""
+    preexisting: bool = False
+    """The object is there whether declared or not (a server's parameters): adoption is not asked."""
+
+
+class OperationContext(Protocol):
+    """What an operation may use."""
+
+    @property
+    def tenant(self) -> str:
+        """Whose operation it is."""
+
+    @property
+    def revision(self) -> int:
+        """Place of this operation's OperationStarted in the journal of its shard, + 1: later operations have higher ones."""
+
+    def setting(self, setting_type: str, name: str) -> Any:
+        """The value model of a declared setting; raises `TerminalError` SettingNotFound."""
+
+    async def backend(self, target: str) -> Any:
+        """The open backend of a target of the same service; raises `Unreachable`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A one-shot request. Its events are the daemon's affair."""
+
+    name: str
+    """`invalidate` in `cache.invalidate`."""
+    request: type[BaseModel]
+    target: Callable[[OperationContext, Any], str]
+    """Which target's shard it runs under."""
+    run: Callable[[OperationContext, Any], Awaitable[dict[str, Any]]]
+    effect: bool = True
+    """False for operations that only read: they leave no events."""
+    announce: Callable[[Any], dict[str, Any]] = lambda request: request.model_dump(mode="json", exclude_none=True)
+    """The request as it stands in the events' details; must not hold a secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What an analysis is computed from: plain maps as the query API answers them, oldest first."""
+
+    since: Instant
+    until: Instant
+    metrics: Sequence[Mapping[str, Any]]
+    events: Sequence[Mapping[str, Any]]
+    settings: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The whole of a service as the daemon knows it. One line in `registry.SERVICES`."""
+
+    name: str
+    kinds: tuple[Kind[Any, Any, Any], ...]
+    target: type[BaseModel]
+    """Value model of `{name}.target`."""
+    connect: Callable[[Connection], Awaitable[Backend]]
+    """Open a backend; raises `Unreachable`, `TerminalError` (wrong credentials), `SecretNotFound`."""
+    operations: tuple[Operation, ...] = ()
+    analyse: Callable[[Evidence], dict[str, Any]] | None = None
+    sweep_s: float = 60.0
+    sample_s: float = 15.0
+    observe_timeout_s: float = 10.0
+    effect_timeout_s: float = 10.0
+    landing_s: float = 5.0
+    """Longest time the server may take to land a request after the client stopped waiting for it."""
+    batch: int = 250
+    """Most keys in one observe-plan-apply pass."""
+
+    @property
+    def target_type(self) -> str:
+        """`cache.target`."""
+        return f"{self.name}.target"

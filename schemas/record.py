@@ -1,0 +1,55 @@
+"""The change request: the only kind of record in the settings log.
+
+The fold reads these as plain maps for speed; the models here are the contract, validate what the daemon appends, and
+generate the checked-in JSON Schema.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+VERSION = 1
+"""`v` of the records this version writes, and the newest it can fold."""
+
+ABSENT = 0
+"""`expected` of a change that wants the key to be absent; revisions start at 1."""
+
+
+class Body(BaseModel):
+    """What a declaration stores under its key."""
+
+    model_config = ConfigDict(extra="allow")
+
+    value: dict[str, Any]
+    labels: dict[str, str] = Field(default_factory=dict)
+    depends_on: list[str] = Field(default_factory=list)
+    policy: dict[str, Any] = Field(default_factory=dict)
+
+
+class Change(BaseModel):
+    """One change of one key. `expected`: a revision, 0 for absent, None for any."""
+
+    model_config = ConfigDict(extra="allow")
+
+    op: Literal["declare", "retire", "forget"]
+    key: str
+    expected: int | None = None
+    body: Body | None = None
+    """Given with `declare` only."""
+    deletion: Literal["retain", "delete"] | None = None
+    """Given with `retire` only: overrides the policy this once."""
+
+
+class ChangeRequest(BaseModel):
+    """Atomic: all changes are accepted or none."""
+
+    model_config = ConfigDict(extra="allow")
+
+    v: int = VERSION
+    request_id: str
+    actor: str
+    at: str
+    reason: str = ""
+    changes: list[Change] = Field(min_length=1)
