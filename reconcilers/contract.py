@@ -61,11 +61,11 @@ class TerminalError(BackendError):
     """The backend will refuse until the declaration or the backend's set-up changes."""
 
 
-class NotSent(Exception):  # noqa: N818 - an outcome, not a fault
+class NotSent(Exception):
     """The fence closed before the request was written: certainly no effect."""
 
 
-class SecretNotFound(Exception):  # noqa: N818 - named for its reason
+class SecretNotFound(Exception):
     """A secret reference doesn't resolve."""
 
     def __init__(self, reference: SecretRef) -> None:

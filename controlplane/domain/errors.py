@@ -38,10 +38,12 @@ class Fault(NamedTuple):
     message: str
 
 
-class Refused(Exception):  # noqa: N818 - named for what happened to the request
+class Refused(Exception):
     """A request that can't be carried out as it is."""
 
-    def __init__(self, reason: Reason, detail: str, faults: Sequence[Fault] = (), *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, reason: Reason, detail: str, faults: Sequence[Fault] = (), *, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail

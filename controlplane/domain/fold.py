@@ -24,11 +24,13 @@ REMEMBERED_OFFSETS: Final = 20_000
 """How many offsets back a repeated request_id is recognised. Part of the fold: all replicas must agree on it."""
 
 
-class UnknownRecord(Exception):  # noqa: N818 - named for what was met
+class UnknownRecord(Exception):
     """A record this version can't fold. The replica must stop here; going on would fork it from newer ones."""
 
     def __init__(self, offset: int, detail: str) -> None:
-        super().__init__(f"settings log, offset {offset}: {detail}. Upgrade this replica; it has stopped before the record.")
+        super().__init__(
+            f"settings log, offset {offset}: {detail}. Upgrade this replica; it has stopped before the record."
+        )
         self.offset = offset
 
 

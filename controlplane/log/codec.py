@@ -8,7 +8,7 @@ from typing import Any
 import msgpack
 
 
-class Undecodable(ValueError):  # noqa: N818 - named for its reason
+class Undecodable(ValueError):
     """Bytes that aren't one msgpack map."""
 
 

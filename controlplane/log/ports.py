@@ -12,19 +12,19 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 
-class LogUnavailable(Exception):  # noqa: N818 - named for its reason
+class LogUnavailable(Exception):
     """The log can't be reached or written; certainly nothing was stored."""
 
 
-class Indeterminate(Exception):  # noqa: N818 - named for its reason
+class Indeterminate(Exception):
     """The write may or may not be stored. Retrying with the same request_id is safe and tells."""
 
 
-class Fenced(Exception):  # noqa: N818 - named for its reason
+class Fenced(Exception):
     """Another incarnation took the shard: this writer can never commit again."""
 
 
-class LogCorrupt(Exception):  # noqa: N818 - named for its reason
+class LogCorrupt(Exception):
     """What was stored can't be read back. Nothing is skipped: the reader stops and says where."""
 
 

@@ -1,0 +1,105 @@
+"""Settings of the daemon, frozen, by concern. Each field says its unit, its default and why that default.
+
+Read from a YAML file (`coreplane serve --config`) or built by `coreplane up`; unknown fields are refused with their path.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that refuses what it doesn't know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HttpConfig(Section):
+    """The listener."""
+
+    host: str = "127.0.0.1"
+    """Loopback unless authentication is configured; the daemon refuses to start otherwise."""
+    port: int = Field(default=8470, ge=0, le=65_535)
+    """0 lets the system choose."""
+    max_body_bytes: int = Field(default=8 * 1024 * 1024, gt=0)
+    """Larger bodies are refused with 413: about 20,000 small declarations."""
+    request_timeout_s: float = Field(default=10.0, gt=0)
+    """Longest wait for the verdict on a write; then 504 with the request id."""
+    max_streams: int = Field(default=256, gt=0)
+    """Open event streams; one more is refused with 429."""
+
+
+class Token(Section):
+    """A bearer token. Only its SHA-256 is configured."""
+
+    name: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    role: Literal["viewer", "editor", "admin"]
+    tenants: tuple[str, ...] = ("*",)
+
+
+class AuthConfig(Section):
+    """Who may call. No tokens: everybody on loopback is admin."""
+
+    tokens: tuple[Token, ...] = ()
+
+
+class LogConfig(Section):
+    """The settings log and the journal."""
+
+    url: str = ""
+    """Empty: one SQLite file under `data_dir`. `memory:` for trying things out."""
+    shards: int = Field(default=16, ge=1, le=1024)
+    """Fixed when the log is created."""
+    synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    """FULL: acknowledged means fsynced. NORMAL may lose the last commits on power loss."""
+    events_retention_days: float = Field(default=90, gt=0)
+    metrics_retention_days: float = Field(default=7, gt=0)
+
+
+class ProjectionConfig(Section):
+    """The searchable copy of the journal."""
+
+    url: str = ""
+    """Empty: one SQLite file under `data_dir`, rebuildable at any time."""
+
+
+class RuntimeConfig(Section):
+    """The controller. The defaults keep a hand-made change in a backend for at most a minute."""
+
+    start_deadline_s: float = Field(default=1.0, gt=0)
+    """After the intent's commit began, an effect may start for this long; afterwards it isn't sent."""
+    backoff_initial_s: float = Field(default=0.5, gt=0)
+    backoff_cap_s: float = Field(default=60.0, gt=0)
+    """Longest pause between two tries of one key or one target."""
+    commit_timeout_s: float = Field(default=8.0, gt=0)
+    shutdown_timeout_s: float = Field(default=10.0, gt=0)
+    sweep_s: float | None = Field(default=None, gt=0)
+    """Overrides the sweep interval of every service; None keeps theirs."""
+    sample_s: float | None = Field(default=None, gt=0)
+    """Overrides the sampling interval of every service; None keeps theirs."""
+
+
+class TelemetryConfig(Section):
+    """Logs. Metrics are always on, at /metrics."""
+
+    log_format: Literal["console", "json"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(Section):
+    """Everything the daemon is told."""
+
+    data_dir: Path = Path(".coreplane")
+    """Log, projection and the key of secret fingerprints live here; one daemon at a time (file lock)."""
+    http: HttpConfig = HttpConfig()
+    auth: AuthConfig = AuthConfig()
+    log: LogConfig = LogConfig()
+    projection: ProjectionConfig = ProjectionConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+    tenants: tuple[str, ...] = ("default",)
+    """Tenants that may be used."""
