@@ -1,0 +1,234 @@
+"""The desired state of this replica: the settings log, folded, and the answers to writes.
+
+Theory of operation. `run` tails the settings log and folds each record. A write appends a change request and waits for
+the verdict of *its request_id in our own fold*, not for the acknowledgement: an acknowledgement can be lost for a record
+that is in the log. So every answer is read-your-writes, and no replica needs to ask another. Changes that the state
+already refuses, and changes that alter nothing, don't reach the log.
+
+A record that can't be folded (newer version, corrupt) stops the replica for good: it reports not ready and names the
+offset; going on would fork it from the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from controlplane.domain.errors import Reason, Refused
+from controlplane.domain.fold import ChangeOutcome, State, UnknownRecord, Verdict, fold, is_unchanged, judge
+from controlplane.log import codec
+from controlplane.log.ports import Indeterminate, LogCorrupt, LogUnavailable, Record, SettingsLog
+from controlplane.runtime.clock import Clock
+from controlplane.telemetry.metrics import Metrics
+from schemas.names import timestamp
+from schemas.record import VERSION
+
+_log = structlog.get_logger()
+
+Folded = Callable[[int, Mapping[str, Any], Verdict], None]
+"""Called after each folded record: offset, record, verdict. Must not block."""
+
+MOST_WRITES = 1000
+"""Writes under way at once; one more is refused with TooManyRequests."""
+
+
+class Replica:
+    """The folded settings log. `state` is read freely and changed by the fold alone."""
+
+    def __init__(self, log: SettingsLog, clock: Clock, metrics: Metrics) -> None:
+        self.state = State()
+        self.stopped: str | None = None
+        """Why folding ended, for people; None while all is well."""
+        self._log = log
+        self._clock = clock
+        self._metrics = metrics
+        self._listeners: list[Folded] = []
+        self._verdicts: dict[str, asyncio.Future[Verdict]] = {}
+        self._appends: set[asyncio.Task[None]] = set()
+        self._moved = asyncio.Event()
+
+    def listen(self, folded: Folded) -> None:
+        """Call `folded` for every record from now on."""
+        self._listeners.append(folded)
+
+    async def catch_up(self) -> None:
+        """Fold what the log holds now."""
+        end = await self._log.end_offset()
+        while self.state.position < end and self.stopped is None:
+            records = await self._log.read(self.state.position)
+            if not records:
+                break
+            self._fold_batch(records)
+            await asyncio.sleep(0)
+
+    async def run(self) -> None:
+        """Follow the log until it is closed or holds a record that can't be folded."""
+        try:
+            async for records in self._log.tail(self.state.position):
+                self._fold_batch(records)
+                if self.stopped:
+                    return
+                await asyncio.sleep(0)
+        except LogCorrupt as exc:
+            self._stop(exc)
+
+    async def submit(
+        self,
+        changes: Sequence[Mapping[str, Any]],
+        *,
+        actor: str,
+        request_id: str,
+        reason: str = "",
+        timeout_s: float = 10.0,
+    ) -> Verdict:
+        """The verdict on a change request; repeating a request_id gives the first one again.
+
+        Refusals are in the verdict. Raises `Refused` (too many writes), `LogUnavailable` (nothing stored) and
+        `Indeterminate` (no verdict within `timeout_s`: retry with the same request_id).
+        """
+        first = self.state.verdicts.get(request_id)
+        if first is not None:
+            return first
+        if self.stopped:
+            raise LogUnavailable(self.stopped)
+        refusals = judge(self.state, changes)
+        if refusals:
+            return Verdict(-1, request_id, (), refusals)
+        unchanged = await self._unchanged(changes, request_id)
+        if unchanged is not None:
+            return unchanged
+        future = self._begin(changes, actor=actor, request_id=request_id, reason=reason)
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), timeout_s)
+        except TimeoutError:
+            msg = f"no verdict on request {request_id} within {timeout_s:g} s; retry with the same Idempotency-Key"
+            raise Indeterminate(msg) from None
+
+    async def reach(self, position: int, timeout_s: float) -> bool:
+        """Wait until everything before `position` is folded; False when it isn't in time."""
+        deadline = self._clock.monotonic() + timeout_s
+        while self.state.position < position:
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                return False
+            self._moved.clear()
+            await _within(self._moved.wait(), left)
+        return True
+
+    async def lag(self) -> int:
+        """Offsets between our fold and the end of the log."""
+        return max(0, await self._log.end_offset() - self.state.position)
+
+    async def record(self, offset: int) -> dict[str, Any] | None:
+        """The change request at an offset, None when there is none."""
+        records = await self._log.read(offset, 1)
+        return codec.decode(records[0].data) if records and records[0].offset == offset else None
+
+    async def records(self, start: int, stop: int) -> list[tuple[int, dict[str, Any]]]:
+        """The change requests in [start, stop)."""
+        found: list[tuple[int, dict[str, Any]]] = []
+        while start < stop:
+            batch = [r for r in await self._log.read(start, min(500, stop - start)) if r.offset < stop]
+            if not batch:
+                break
+            found += [(r.offset, codec.decode(r.data)) for r in batch]
+            start = batch[-1].offset + 1
+        return found
+
+    async def close(self) -> None:
+        """Wait for appends under way; call after writes are no longer accepted."""
+        if self._appends:
+            await asyncio.wait(self._appends, timeout=5)
+
+    async def _unchanged(self, changes: Sequence[Mapping[str, Any]], request_id: str) -> Verdict | None:
+        """The verdict when no change would alter anything in the newest state; None otherwise."""
+        if not all(is_unchanged(self.state.entries.get(c["key"]), c) for c in changes):
+            return None
+        if not await self.reach(await self._log.end_offset(), 5.0):
+            return None
+        entries = [self.state.entries.get(change["key"]) for change in changes]
+        if not all(is_unchanged(entry, change) for entry, change in zip(entries, changes, strict=True)):
+            return None
+        outcomes = tuple(ChangeOutcome(e.key, "unchanged", e.generation, e.revision) for e in entries if e is not None)
+        return Verdict(-1, request_id, outcomes, ())
+
+    def _begin(
+        self, changes: Sequence[Mapping[str, Any]], *, actor: str, request_id: str, reason: str
+    ) -> asyncio.Future[Verdict]:
+        future = self._verdicts.get(request_id)
+        if future is not None:
+            return future
+        if len(self._verdicts) >= MOST_WRITES:
+            raise Refused(Reason.TOO_MANY_REQUESTS, f"{MOST_WRITES} writes are under way", retry_after_s=1.0)
+        record = {
+            "v": VERSION,
+            "request_id": request_id,
+            "actor": actor,
+            "at": timestamp(self._clock.now()),
+            "reason": reason,
+            "changes": list(changes),
+        }
+        future = asyncio.get_running_loop().create_future()
+        future.add_done_callback(_retrieved)
+        self._verdicts[request_id] = future
+        task = asyncio.create_task(self._append(request_id, codec.encode(record)))
+        self._appends.add(task)
+        task.add_done_callback(self._appends.discard)
+        return future
+
+    async def _append(self, request_id: str, data: bytes) -> None:
+        """Append; certain failures answer the waiters at once, uncertain ones leave the answer to the fold."""
+        started = self._clock.monotonic()
+        try:
+            await self._log.append(data)
+        except Indeterminate as exc:
+            _log.warning("append indeterminate", correlation_id=request_id, error=str(exc))
+        except Exception as exc:
+            future = self._verdicts.pop(request_id, None)
+            if future is not None and not future.done():
+                future.set_exception(exc if isinstance(exc, LogUnavailable) else LogUnavailable(repr(exc)))
+        self._metrics.appended(self._clock.monotonic() - started)
+
+    def _fold_batch(self, records: Sequence[Record]) -> None:
+        for record in records:
+            try:
+                change = codec.decode(record.data)
+                verdict = fold(self.state, record.offset, change)
+            except (UnknownRecord, codec.Undecodable) as exc:
+                self._stop(exc, record.offset)
+                break
+            self._answer(verdict, change["request_id"])
+            for folded in self._listeners:
+                folded(record.offset, change, verdict)
+        self._metrics.folded(len(records), self.state.position)
+        self._moved.set()
+
+    def _answer(self, verdict: Verdict, request_id: str) -> None:
+        future = self._verdicts.pop(request_id, None)
+        if future is not None and not future.done():
+            future.set_result(verdict)
+
+    def _stop(self, exc: Exception, offset: int | None = None) -> None:
+        self.stopped = str(exc) if offset is None else f"settings log, offset {offset}: {exc}"
+        _log.error("replica stopped", error=self.stopped)
+        for future in self._verdicts.values():
+            if not future.done():
+                future.set_exception(Indeterminate(self.stopped))
+        self._verdicts.clear()
+        self._moved.set()
+
+
+async def _within(awaitable: Awaitable[object], timeout_s: float) -> None:
+    try:
+        await asyncio.wait_for(awaitable, timeout_s)
+    except TimeoutError:
+        return
+
+
+def _retrieved(future: asyncio.Future[Verdict]) -> None:
+    """Mark the exception as seen: every waiter may have gone by the time the answer comes."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,70 @@
+"""The last status of every key, followed from the journal, for queries and for those who wait for a phase."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import structlog
+
+from controlplane.domain.status import KeyStatus, from_wire
+from controlplane.log import codec
+from controlplane.log.ports import Entry, Journal, Place, Stream
+
+_log = structlog.get_logger()
+
+
+class StatusView:
+    """Read side of the status stream, all shards."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._statuses: dict[str, KeyStatus] = {}
+        self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+
+    async def run(self) -> None:
+        """Follow the status stream until the journal is closed."""
+        places = {Place(Stream.STATUS, shard): 0 for shard in range(self._journal.shards)}
+        async for entries in self._journal.tail(places):
+            for entry in entries:
+                self._take(entry)
+            await asyncio.sleep(0)
+
+    def get(self, key: str) -> KeyStatus | None:
+        """The last status of the key, None when it has none."""
+        return self._statuses.get(key)
+
+    def all(self) -> Iterator[KeyStatus]:
+        """Every status there is."""
+        return iter(self._statuses.values())
+
+    async def wait(
+        self, key: str, wanted: Callable[[KeyStatus | None], bool], timeout_s: float
+    ) -> tuple[bool, KeyStatus | None]:
+        """Wait until `wanted(status)`; (False, last status) when it isn't so in time."""
+        moved = asyncio.Event()
+        self._watchers[key].add(moved)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not wanted(self._statuses.get(key)):
+                    moved.clear()
+                    await moved.wait()
+        except TimeoutError:
+            return False, self._statuses.get(key)
+        else:
+            return True, self._statuses.get(key)
+        finally:
+            self._watchers[key].discard(moved)
+            if not self._watchers[key]:
+                del self._watchers[key]
+
+    def _take(self, entry: Entry) -> None:
+        if entry.key.startswith("#"):
+            return  # a shard's own record, not a setting's
+        if entry.data is None:
+            self._statuses.pop(entry.key, None)
+        else:
+            self._statuses[entry.key] = from_wire(codec.decode(entry.data))
+        for moved in self._watchers.get(entry.key, ()):
+            moved.set()
