@@ -50,6 +50,8 @@ class Entry(NamedTuple):
     """The retire's override of `policy.deletion`."""
     actor: str
     reason: str
+    request_id: str
+    """Of the change that made this revision: what it caused carries it as correlation_id."""
 
 
 class ChangeOutcome(NamedTuple):
@@ -197,20 +199,25 @@ def _applied(entry: Entry | None, change: Mapping[str, Any], offset: int, record
         return None
     if is_unchanged(entry, change):
         return entry
-    at, actor, reason = record["at"], record["actor"], record.get("reason", "")
+    at, actor, reason, request_id = record["at"], record["actor"], record.get("reason", ""), record["request_id"]
     revision = offset + 1
     if op == "retire" and entry is not None:
         return entry._replace(
-            revision=revision, retiring=True, deletion=change.get("deletion"), updated_at=at, actor=actor, reason=reason
+            revision=revision,
+            retiring=True,
+            deletion=change.get("deletion"),
+            updated_at=at,
+            actor=actor,
+            reason=reason,
+            request_id=request_id,
         )
     body = change["body"]
     if entry is None:
-        return Entry(change["key"], body, 1, revision, revision, at, at, False, None, actor, reason)
+        return Entry(change["key"], body, 1, revision, revision, at, at, False, None, actor, reason, request_id)
     same = entry.body.get("value") == body.get("value") and entry.body.get("policy") == body.get("policy")
     generation = entry.generation if same else entry.generation + 1
-    return Entry(
-        entry.key, body, generation, revision, entry.created_revision, entry.created_at, at, False, None, actor, reason
-    )
+    since, created_at = entry.created_revision, entry.created_at
+    return Entry(entry.key, body, generation, revision, since, created_at, at, False, None, actor, reason, request_id)
 
 
 def _store(state: State, before: Entry | None, after: Entry | None, key: str, offset: int) -> ChangeOutcome:

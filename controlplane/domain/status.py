@@ -53,6 +53,8 @@ class KeyStatus:
     revision: int = 0
     """Newest revision of the setting this status takes into account."""
     observed_generation: int = 0
+    converged_generation: int = 0
+    """Newest generation that was observed as declared: a difference at this generation is drift."""
     conditions: tuple[Condition, ...] = ()
     external: str | None = None
     drift: tuple[tuple[str, Any, Any], ...] = ()
@@ -109,7 +111,13 @@ def pending(status: KeyStatus, now: float, reason: str, message: str) -> KeyStat
 
 def converged(status: KeyStatus, now: float, external: str) -> KeyStatus:
     """The backend is observed as declared."""
-    status = replace(status, external=external, drift=(), unknown_since=None, paused=False)
+    status = replace(
+        status,
+        external=external,
+        drift=(),
+        unknown_since=None,
+        converged_generation=status.observed_generation,
+    )
     return conditioned(
         status,
         now,
@@ -186,6 +194,7 @@ def to_wire(status: KeyStatus) -> dict[str, Any]:
     return {
         "key": status.key,
         "revision": status.revision,
+        "converged_generation": status.converged_generation,
         **public(status),
         "intent": status.intent._asdict() if status.intent else None,
         "unknown_since": status.unknown_since,
@@ -201,6 +210,7 @@ def from_wire(record: Mapping[str, Any]) -> KeyStatus:
         key=record["key"],
         revision=record["revision"],
         observed_generation=record["observed_generation"],
+        converged_generation=record.get("converged_generation", 0),
         conditions=tuple(Condition(**c) for c in record["conditions"]),
         external=record.get("external"),
         drift=tuple((d["path"], d["desired"], d["observed"]) for d in record.get("drift", ())),
