@@ -2,9 +2,13 @@
 
 Theory of operation. Every replica folds the same records in the same order with this function and so reaches the same
 state and the same verdicts; there is no leader to ask. A record is a change request: all its changes are accepted, or
-none. A change is accepted iff its `expected` matches: None any, 0 absent, else the revision of the key. The fold reads
+none. A change is accepted iff its `expected` matches: None any, 0 absent, else the revision of the key; every change of a
+request is judged against the state before the request, and a second change of the same key is a conflict. The fold reads
 nothing but its arguments: no clock, no configuration, no registry. Validation against schemas happens before the append,
 never here, so that replicas of different versions can't disagree; a record version that isn't known stops the replica.
+
+`declare` of a retiring key cancels the retirement. `forget` must name the revision it saw retiring: between the look at the
+backend and the forget, somebody may have declared the key anew.
 
 `revision` of a key is offset + 1 of the last accepted record that changed it (0 means absent). `generation` counts the
 changes of its value or policy. The state is updated in place: copying it for each record would make a replay quadratic.
@@ -18,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from controlplane.domain.changes import identical
 from schemas.record import VERSION
 
 REMEMBERED_OFFSETS: Final = 20_000
@@ -105,24 +110,32 @@ class State:
 
 
 def fold(state: State, offset: int, record: Mapping[str, Any]) -> Verdict:
-    """Fold one record. A repetition of a remembered request_id changes nothing and gets the first verdict."""
-    if record.get("v") != VERSION:
-        raise UnknownRecord(offset, f"record version {record.get('v')!r}, this version knows {VERSION}")
-    request_id = record["request_id"]
-    verdict = state.verdicts.get(request_id)
-    if verdict is None:
-        verdict = _decide(state, offset, record, request_id)
-        state.verdicts[request_id] = verdict
-        state._remembered.append((offset, request_id))  # noqa: SLF001 - the window belongs to the fold alone
+    """Fold one record. A repetition of a remembered request_id changes nothing and gets the first verdict.
+
+    Raises `UnknownRecord`, and then the state is as it was before.
+    """
+    if offset < state.position:
+        msg = f"offset {offset} is folded already: the state stands at {state.position}"
+        raise ValueError(msg)
+    try:
+        if record["v"] != VERSION:
+            raise UnknownRecord(offset, f"record version {record['v']!r}, this version knows {VERSION}")
+        _forget_old_requests(state, offset)
+        request_id = record["request_id"]
+        verdict = state.verdicts.get(request_id)
+        if verdict is None:
+            verdict = _decide(state, offset, record, request_id)
+            state.verdicts[request_id] = verdict
+            state._remembered.append((offset, request_id))  # noqa: SLF001 - the window belongs to the fold alone
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise UnknownRecord(offset, f"not a change request of version {VERSION} ({exc!r})") from exc
     state.position = offset + 1
-    _forget_old_requests(state, offset)
     return verdict
 
 
 def judge(state: State, changes: Sequence[Mapping[str, Any]]) -> tuple[Refusal, ...]:
     """What the fold would refuse now, in the state as it is. Before an append this spares the log a hopeless record."""
-    refusals = [_refusal(state.entries.get(change["key"]), change) for change in changes]
-    return tuple(refusal for refusal in refusals if refusal is not None)
+    return _refusals(state, changes)
 
 
 def is_unchanged(entry: Entry | None, change: Mapping[str, Any]) -> bool:
@@ -130,69 +143,11 @@ def is_unchanged(entry: Entry | None, change: Mapping[str, Any]) -> bool:
     if entry is None:
         return False
     if change["op"] == "declare":
-        return not entry.retiring and entry.body == change["body"]
+        return not entry.retiring and identical(entry.body, change["body"])
     return bool(change["op"] == "retire" and entry.retiring and change.get("deletion") in (None, entry.deletion))
 
 
-def _forget_old_requests(state: State, offset: int) -> None:
-    remembered = state._remembered  # noqa: SLF001
-    while remembered and remembered[0][0] <= offset - REMEMBERED_OFFSETS:
-        del state.verdicts[remembered.popleft()[1]]
-
-
-def _decide(state: State, offset: int, record: Mapping[str, Any], request_id: str) -> Verdict:
-    changes = record["changes"]
-    if len(changes) == 1:
-        change = changes[0]
-        entry = state.entries.get(change["key"])
-        refusal = _refusal(entry, change, offset)
-        if refusal is not None:
-            return Verdict(offset, request_id, (), (refusal,))
-        after = _applied(entry, change, offset, record)
-        return Verdict(offset, request_id, (_store(state, entry, after, change["key"], offset),), ())
-    return _decide_many(state, offset, record, request_id)
-
-
-def _decide_many(state: State, offset: int, record: Mapping[str, Any], request_id: str) -> Verdict:
-    """Changes of one request see those before them; nothing is stored until all are accepted."""
-    before: dict[str, Entry | None] = {}
-    after: dict[str, Entry | None] = {}
-    refusals = []
-    for change in record["changes"]:
-        key = change["key"]
-        entry = after[key] if key in after else state.entries.get(key)
-        before.setdefault(key, entry)
-        refusal = _refusal(entry, change, offset)
-        if refusal is not None:
-            refusals.append(refusal)
-        else:
-            after[key] = _applied(entry, change, offset, record)
-    if refusals:
-        return Verdict(offset, request_id, (), tuple(refusals))
-    outcomes = tuple(_store(state, before[key], entry, key, offset) for key, entry in after.items())
-    return Verdict(offset, request_id, outcomes, ())
-
-
-def _refusal(entry: Entry | None, change: Mapping[str, Any], offset: int = -1) -> Refusal | None:
-    expected = change.get("expected")
-    revision = 0 if entry is None else entry.revision
-    key: str = change["key"]
-    if expected is not None and expected != revision:
-        return Refusal(key, "Conflict", expected, revision)
-    op = change["op"]
-    if op == "declare":
-        return None
-    if op == "retire":
-        if entry is None:
-            return Refusal(key, "NotFound", expected, 0)
-        protected = entry.body.get("policy", {}).get("protect", False)
-        return Refusal(key, "Protected", expected, revision) if protected else None
-    if op == "forget":
-        return None if entry is not None and entry.retiring else Refusal(key, "NotRetiring", expected, revision)
-    raise UnknownRecord(offset, f"change {op!r} of {key}")
-
-
-def _applied(entry: Entry | None, change: Mapping[str, Any], offset: int, record: Mapping[str, Any]) -> Entry | None:
+def applied(entry: Entry | None, change: Mapping[str, Any], offset: int, record: Mapping[str, Any]) -> Entry | None:
     """The entry after an accepted change; the same object when nothing changes, None when it is forgotten."""
     op = change["op"]
     if op == "forget":
@@ -212,15 +167,73 @@ def _applied(entry: Entry | None, change: Mapping[str, Any], offset: int, record
             request_id=request_id,
         )
     body = change["body"]
-    if entry is None:
-        return Entry(change["key"], body, 1, revision, revision, at, at, False, None, actor, reason, request_id)
-    same = entry.body.get("value") == body.get("value") and entry.body.get("policy") == body.get("policy")
-    generation = entry.generation if same else entry.generation + 1
-    since, created_at = entry.created_revision, entry.created_at
-    return Entry(entry.key, body, generation, revision, since, created_at, at, False, None, actor, reason, request_id)
+    value = body["value"]
+    generation, since, created_at = 1, revision, at
+    if entry is not None:
+        before = entry.body
+        same = identical(before["value"], value) and identical(before.get("policy", {}), body.get("policy", {}))
+        generation = entry.generation if same else entry.generation + 1
+        since, created_at = entry.created_revision, entry.created_at
+    # Positional, because a replay makes one of these for each record.
+    key = change["key"]
+    return Entry(key, body, generation, revision, since, created_at, at, False, None, actor, reason, request_id)  # noqa: FBT003
 
 
-def _store(state: State, before: Entry | None, after: Entry | None, key: str, offset: int) -> ChangeOutcome:
+def _forget_old_requests(state: State, offset: int) -> None:
+    """A request_id is remembered for exactly `REMEMBERED_OFFSETS` offsets, whatever holes the log has."""
+    remembered = state._remembered  # noqa: SLF001
+    while remembered and remembered[0][0] <= offset - REMEMBERED_OFFSETS:
+        del state.verdicts[remembered.popleft()[1]]
+
+
+def _decide(state: State, offset: int, record: Mapping[str, Any], request_id: str) -> Verdict:
+    """Nothing is stored until all changes are accepted and applied."""
+    changes = record["changes"]
+    refusals = _refusals(state, changes, offset)
+    if refusals:
+        return Verdict(offset, request_id, (), refusals)
+    entries = state.entries
+    after = [(change["key"], applied(entries.get(change["key"]), change, offset, record)) for change in changes]
+    return Verdict(offset, request_id, tuple([_store(state, key, entry, offset) for key, entry in after]), ())
+
+
+def _refusals(state: State, changes: Sequence[Mapping[str, Any]], offset: int = -1) -> tuple[Refusal, ...]:
+    refusals: list[Refusal] = []
+    seen: set[str] = set()
+    for change in changes:
+        key = change["key"]
+        entry = state.entries.get(key)
+        refusal = _refusal(entry, change, offset)
+        if refusal is None and key in seen:
+            refusal = Refusal(key, "Conflict", change.get("expected"), 0 if entry is None else entry.revision)
+        seen.add(key)
+        if refusal is not None:
+            refusals.append(refusal)
+    return tuple(refusals)
+
+
+def _refusal(entry: Entry | None, change: Mapping[str, Any], offset: int) -> Refusal | None:
+    expected = change.get("expected")
+    revision = 0 if entry is None else entry.revision
+    op, key = change["op"], change["key"]
+    if expected is not None and expected != revision:
+        return Refusal(key, "Conflict", expected, revision)
+    if op == "declare":
+        return None
+    if op == "retire":
+        if entry is None:
+            return Refusal(key, "NotFound", expected, 0)
+        protected = entry.body.get("policy", {}).get("protect", False)
+        return Refusal(key, "Protected", expected, revision) if protected else None
+    if op == "forget":
+        if entry is None or not entry.retiring:
+            return Refusal(key, "NotRetiring", expected, revision)
+        return Refusal(key, "Conflict", None, revision) if expected is None else None
+    raise UnknownRecord(offset, f"change {op!r} of {key}")
+
+
+def _store(state: State, key: str, after: Entry | None, offset: int) -> ChangeOutcome:
+    before = state.entries.get(key)
     if after is not None and after is before:
         return ChangeOutcome(key, "unchanged", after.generation, after.revision)
     revisions = state.history.get(key)
@@ -228,7 +241,7 @@ def _store(state: State, before: Entry | None, after: Entry | None, key: str, of
         revisions = state.history[key] = array("Q")
     revisions.append(offset + 1)
     if after is None:
-        state.entries.pop(key, None)
+        del state.entries[key]
         return ChangeOutcome(key, "forgotten", 0 if before is None else before.generation, offset + 1)
     state.entries[key] = after
     if before is None:
