@@ -1,0 +1,301 @@
+"""The daemon's HTTP API, one method a call. Answers are the JSON documents of the API as dicts.
+
+    async with CoreplaneClient("http://127.0.0.1:8470") as coreplane:
+        await coreplane.put_setting("cache.redis_user", "app", {"value": {...}}, wait="Ready")
+        async for event in coreplane.stream(service_name="cache"):
+            ...
+
+Errors: `ApiError` when the daemon refused (with its reason and every fault's path), `DaemonUnreachable` when there was
+no answer. Writes carry an Idempotency-Key (yours or a random one) and are repeated with it, a bounded number of times.
+Times are RFC 3339 texts; where a place in the log is meant too, an offset may be given instead.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from controlplane.client.stream import EventStream, StreamEvent, Watcher
+from controlplane.client.transport import Request, Transport, segment
+
+Json = dict[str, Any]
+
+TIMEOUT_S = 15.0
+"""Longer than the daemon waits for its own log (10 s), so that its 504 arrives."""
+ATTEMPTS = 4
+PAGE = 500
+WAIT_S = 30.0
+
+
+class CoreplaneClient:
+    """One daemon, one tenant. `timeout_s` bounds each try of a call, `attempts` how many there are."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        tenant: str = "default",
+        *,
+        timeout_s: float = TIMEOUT_S,
+        attempts: int = ATTEMPTS,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.tenant = tenant
+        self._transport = Transport(url, token, timeout_s, attempts)
+        self._root = f"/v1/tenants/{segment(tenant)}"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._transport.close()
+
+    # Settings
+
+    async def get_setting(
+        self, setting_type: str, name: str, *, at: str | int | None = None, min_revision: int | None = None
+    ) -> Json:
+        """One setting; `at`: as it was then; `min_revision`: not before the replica has folded it (504 otherwise)."""
+        return await self._read(self._setting(setting_type, name), {"at": at, "min_revision": min_revision})
+
+    async def put_setting(
+        self,
+        setting_type: str,
+        name: str,
+        declaration: Mapping[str, Any],
+        *,
+        if_match: int | None = None,
+        if_absent: bool = False,
+        dry_run: bool = False,
+        wait: str | None = None,
+        wait_s: float = WAIT_S,
+        idempotency_key: str | None = None,
+    ) -> Json:
+        """Declare: `{value, labels?, depends_on?, policy?, reason?}`. `wait="Ready"`: answer when it is, or as it is
+        after `wait_s`: look at `status.phase`. `if_match`: only on this revision; `if_absent`: only a new one (412).
+        """
+        headers = _conditions(if_match, if_absent=if_absent) | _key(idempotency_key)
+        query = {"dry_run": dry_run or None} | _waiting(wait, wait_s)
+        return await self._write("PUT", self._setting(setting_type, name), declaration, query, headers)
+
+    async def patch_setting(
+        self,
+        setting_type: str,
+        name: str,
+        patch: Mapping[str, Any],
+        *,
+        if_match: int | None = None,
+        dry_run: bool = False,
+        wait: str | None = None,
+        wait_s: float = WAIT_S,
+        idempotency_key: str | None = None,
+    ) -> Json:
+        """Merge patch (RFC 7396) on the declaration: null removes, objects merge, everything else replaces."""
+        headers = _conditions(if_match, if_absent=False) | _key(idempotency_key)
+        query = {"dry_run": dry_run or None} | _waiting(wait, wait_s)
+        return await self._write("PATCH", self._setting(setting_type, name), patch, query, headers)
+
+    async def delete_setting(
+        self,
+        setting_type: str,
+        name: str,
+        *,
+        if_match: int | None = None,
+        deletion: str | None = None,
+        wait: str | None = None,
+        wait_s: float = WAIT_S,
+        idempotency_key: str | None = None,
+    ) -> Json:
+        """Retire. `deletion`: `retain` or `delete`, this once. `wait="Gone"`: answer when it is forgotten."""
+        headers = _conditions(if_match, if_absent=False) | _key(idempotency_key)
+        query = {"deletion": deletion} | _waiting(wait, wait_s)
+        return await self._write("DELETE", self._setting(setting_type, name), None, query, headers)
+
+    async def list_settings(
+        self,
+        *,
+        setting_type: str | None = None,
+        service: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        phase: str | None = None,
+        text: str | None = None,
+        page: int = PAGE,
+    ) -> AsyncIterator[Json]:
+        """Every setting that matches, fetched by pages as the iteration gets there."""
+        query = {
+            "type": setting_type,
+            "service": service,
+            "label": _pairs(labels),
+            "phase": phase,
+            "text": text,
+            "limit": page,
+        }
+        async for item in self._pages(f"{self._root}/settings", query):
+            yield item
+
+    async def history(self, setting_type: str, name: str) -> list[Json]:
+        """Every accepted revision: `{revision, generation, at, actor, reason, changed, value}`."""
+        return [item async for item in self._pages(f"{self._setting(setting_type, name)}/history", {})]
+
+    async def reconcile(self, setting_type: str, name: str) -> Json:
+        """Have it looked at now."""
+        answer = await self._transport.call(Request("POST", f"{self._setting(setting_type, name)}/reconcile"))
+        return answer.body or {}
+
+    async def apply(
+        self,
+        settings: Sequence[Mapping[str, Any]],
+        *,
+        prune: Mapping[str, str] | None = None,
+        allow_prune: bool = False,
+        reason: str | None = None,
+        plan: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Json:
+        """Declare many at once, all or none → `{revision, results: [{setting, outcome, generation}]}`.
+        `prune`: labels; settings that carry all of them and aren't among these are retired.
+        """
+        body: Json = {"settings": [dict(declaration) for declaration in settings]}
+        body |= {"prune": {"labels": dict(prune)}} if prune else {}
+        body |= {"reason": reason} if reason else {}
+        query = {"plan": plan, "allow_prune": allow_prune or None}
+        return await self._write("POST", f"{self._root}/apply", body, query, _key(idempotency_key))
+
+    async def export(self, *, labels: Mapping[str, str] | None = None) -> list[Json]:
+        """Declarations of what is declared, fit for `apply`."""
+        body = (await self._transport.call(Request("GET", f"{self._root}/export", {"label": _pairs(labels)}))).body
+        return _items(body, "settings")
+
+    # Events, metrics, operations
+
+    async def events(self, *, limit: int | None = None, cursor: str | None = None, **filters: str | None) -> Json:
+        """A page `{items, next_cursor}`. Filters: service_name, event_type, status, setting, since, until, text."""
+        return await self._read(f"{self._root}/events", {**filters, "limit": limit, "cursor": cursor})
+
+    async def metrics(
+        self,
+        *,
+        tags: Mapping[str, str] | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        **filters: str | None,
+    ) -> Json:
+        """A page. Filters: service_name, metric_type, since, until, interval, aggregate."""
+        query = {**filters, "tag": _pairs(tags), "limit": limit, "cursor": cursor}
+        return await self._read(f"{self._root}/metrics", query)
+
+    async def analytics(self, service: str, *, since: str | None = None) -> Json:
+        """What people of that service ask first."""
+        return await self._read(f"{self._root}/analytics/{segment(service)}", {"since": since})
+
+    async def operate(
+        self, name: str, body: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None
+    ) -> Json:
+        """Run the operation `service.name` → `{operation_id, result}`. Never repeated once it may have begun."""
+        path = f"{self._root}/operations/{segment(name)}"
+        request = Request("POST", path, body=dict(body or {}), headers=_given_key(idempotency_key), repeatable=False)
+        return dict((await self._transport.call(request)).body)
+
+    async def stream(
+        self,
+        *,
+        service_name: str | None = None,
+        event_type: str | None = None,
+        status: str | None = None,
+        setting: str | None = None,
+        last_event_id: str | None = None,
+        from_: str | None = None,
+        watcher: Watcher | None = None,
+    ) -> AsyncIterator[StreamEvent]:
+        """Events as they happen, over every reconnection; from now, from a cursor or time (`from_`), or right after
+        `last_event_id`. `watcher` is told True and False as connections come and break. Raises Gone when the place is
+        no longer kept.
+        """
+        query = {
+            "service_name": service_name,
+            "event_type": event_type,
+            "status": status,
+            "setting": setting,
+            "from": from_,
+        }
+        stream = EventStream(
+            self._transport, f"{self._root}/stream", query, last_event_id=last_event_id, watcher=watcher
+        )
+        async for event in stream.events():
+            yield event
+
+    # The daemon itself
+
+    async def schemas(self, setting_type: str | None = None) -> Json:
+        """JSON Schemas of the settings types, or of one."""
+        return await self._read("/v1/schemas" + (f"/{segment(setting_type)}" if setting_type else ""), {})
+
+    async def status(self) -> Json:
+        """Replica, offsets, lag, shards owned, targets up or down."""
+        return await self._read("/v1/status", {})
+
+    async def health(self) -> Json:
+        """`/readyz`, also when it says no: `{ready, …}` with its reasons."""
+        answer = await self._transport.call(Request("GET", "/readyz", accepted=frozenset({503})))
+        body = answer.body if isinstance(answer.body, dict) else {"detail": answer.body}
+        return {"ready": answer.status == 200, **body}
+
+    # Parts
+
+    def _setting(self, setting_type: str, name: str) -> str:
+        return f"{self._root}/settings/{segment(setting_type)}/{segment(name)}"
+
+    async def _read(self, path: str, query: Mapping[str, Any]) -> Json:
+        return dict((await self._transport.call(Request("GET", path, query))).body)
+
+    async def _write(
+        self, method: str, path: str, body: Mapping[str, Any] | None, query: Json, headers: dict[str, str]
+    ) -> Json:
+        request = Request(method, path, query, body, headers, extra_time_s=query.get("timeout") or 0.0)
+        return dict((await self._transport.call(request)).body or {})
+
+    async def _pages(self, path: str, query: Json) -> AsyncIterator[Json]:
+        cursor: str | None = None
+        while True:
+            body = (await self._transport.call(Request("GET", path, {**query, "cursor": cursor}))).body
+            for item in _items(body, "items"):
+                yield item
+            cursor = body.get("next_cursor") if isinstance(body, dict) else None
+            if not cursor:
+                return
+
+
+def _items(body: Any, name: str) -> list[Json]:
+    """The list in an answer, wrapped or bare."""
+    if isinstance(body, dict):
+        body = body.get(name, body.get("items", []))
+    return list(body or [])
+
+
+def _key(given: str | None) -> dict[str, str]:
+    return {"Idempotency-Key": given or str(uuid.uuid4())}
+
+
+def _given_key(given: str | None) -> dict[str, str]:
+    return {"Idempotency-Key": given} if given else {}
+
+
+def _conditions(if_match: int | None, *, if_absent: bool) -> dict[str, str]:
+    headers = {} if if_match is None else {"If-Match": f'"{if_match}"'}
+    return headers | ({"If-None-Match": "*"} if if_absent else {})
+
+
+def _waiting(wait: str | None, wait_s: float) -> Json:
+    return {} if wait is None else {"wait": wait, "timeout": wait_s}
+
+
+def _pairs(pairs: Mapping[str, str] | None) -> list[str] | None:
+    return [f"{key}={value}" for key, value in pairs.items()] if pairs else None
