@@ -1,14 +1,19 @@
 """The daemon at work: what follows the log, drives the backends and keeps them there. Generic over services.
 
-    replica      the folded settings log and the answers to writes        (every replica)
-    statuses     the last status of every key                             (every replica)
-    shards       the right to act: takeover, commits under the fence      (shard owner)
-    controller   shards → targets; what the fold says → keys to look at   (shard owner)
-    target       one backend: observe, plan, apply; sweeps, hints, samples (shard owner)
-    decisions    what to do with one key, given what is known             (pure)
-    workqueue    which keys are next                                      (pure)
-    backoff      when to try again                                        (pure)
-    catalogue    setting type → service and kind
+Every replica:
+    replica      the folded settings log and the answers to writes
+    statuses     the last status of every key
+Shard owners:
+    controller   which shards are ours, a loop per target, keys to their loops
+    announcer    folded records → events, then the work they cause
+    shards       the right to act: takeover, commits under the fence
+    target       one backend: connection, queue, sweeps, hints, samples
+    passes       observe, plan, record, apply, record
     operations   one-shot requests
-    secrets, clock, supervisor: the daemon's own small parts
+Pure:
+    decisions    what to do with one key, given what is known
+    workqueue    which keys are next
+    backoff      when to try again
+And the daemon's own small parts: catalogue (setting type → kind), desired (what is wanted, by target), secrets, clock,
+supervisor.
 """

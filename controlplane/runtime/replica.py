@@ -186,7 +186,7 @@ class Replica:
             await self._log.append(data)
         except Indeterminate as exc:
             _log.warning("append indeterminate", correlation_id=request_id, error=str(exc))
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the waiters must hear of it
             future = self._verdicts.pop(request_id, None)
             if future is not None and not future.done():
                 future.set_exception(exc if isinstance(exc, LogUnavailable) else LogUnavailable(repr(exc)))

@@ -14,6 +14,9 @@ from controlplane.log.ports import Entry, Journal, Place, Stream
 
 _log = structlog.get_logger()
 
+Changed = Callable[[str, KeyStatus | None, KeyStatus | None], None]
+"""Called with key, status before and after (None: none). Must not block."""
+
 
 class StatusView:
     """Read side of the status stream, all shards."""
@@ -22,6 +25,11 @@ class StatusView:
         self._journal = journal
         self._statuses: dict[str, KeyStatus] = {}
         self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._listeners: list[Changed] = []
+
+    def listen(self, changed: Changed) -> None:
+        """Call `changed` for every status from now on."""
+        self._listeners.append(changed)
 
     async def run(self) -> None:
         """Follow the status stream until the journal is closed."""
@@ -62,9 +70,12 @@ class StatusView:
     def _take(self, entry: Entry) -> None:
         if entry.key.startswith("#"):
             return  # a shard's own record, not a setting's
+        before, after = self._statuses.get(entry.key), None
         if entry.data is None:
             self._statuses.pop(entry.key, None)
         else:
-            self._statuses[entry.key] = from_wire(codec.decode(entry.data))
+            after = self._statuses[entry.key] = from_wire(codec.decode(entry.data))
+        for changed in self._listeners:
+            changed(entry.key, before, after)
         for moved in self._watchers.get(entry.key, ()):
             moved.set()

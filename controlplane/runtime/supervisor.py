@@ -58,7 +58,7 @@ class Supervisor:
                 await run()
             except asyncio.CancelledError:
                 raise
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - counted, logged, restarted
                 failures = 1 if loop.time() - started > STEADY_S else failures + 1
                 pause_s = self._backoff.pause_s(failures, random.random())  # noqa: S311 - spreading restarts
                 self._metrics.bug(name)

@@ -1,0 +1,129 @@
+"""Setting types → services and kinds; folded entries → desired objects.
+
+An entry is resolved once per revision and remembered: validation and canonicalising cost more than everything else in an
+idle sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+
+from controlplane.domain.fold import Entry
+from controlplane.domain.validation import owned_value
+from reconcilers.contract import ExternalId, Kind, Service
+from schemas.names import Key, parse_key
+
+
+class TargetId(NamedTuple):
+    """Identity of a backend: one shard, one loop, one connection."""
+
+    tenant: str
+    service: str
+    target: str
+
+    def __str__(self) -> str:
+        return f"{self.tenant}/{self.service}/{self.target}"
+
+    @property
+    def key(self) -> str:
+        """Key of the setting that says where it is."""
+        return str(Key(self.tenant, f"{self.service}.target", self.target))
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """An entry understood by its kind."""
+
+    entry: Entry
+    key: Key
+    target: TargetId
+    kind: Kind[Any, Any, Any] | None
+    """None for the target setting itself."""
+    value: Any
+    external: ExternalId
+    desired: Any
+    requires: tuple[str, ...]
+    """`type/name` of the settings it stands on: explicit, implied, and its target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """An entry this daemon can't act on, and why. It has a target all the same, so that its status has an owner."""
+
+    entry: Entry
+    key: Key
+    target: TargetId
+    reason: str
+    message: str
+
+
+class Catalogue:
+    """The services this daemon knows."""
+
+    def __init__(self, services: Mapping[str, Service]) -> None:
+        self.services = services
+        self._kinds = {kind.setting_type: kind for service in services.values() for kind in service.kinds}
+        self._resolved: dict[str, Resolved | Unresolved] = {}
+
+    def value_models(self) -> dict[str, type[BaseModel]]:
+        """Setting type → value model, targets included."""
+        models: dict[str, type[BaseModel]] = {name: kind.value for name, kind in self._kinds.items()}
+        return models | {service.target_type: service.target for service in self.services.values()}
+
+    def target_of(self, key: Key, body: Mapping[str, Any]) -> TargetId:
+        """Where a declaration is carried out, also when its value makes no sense."""
+        resolved = self._target_name(key, body)
+        return TargetId(key.tenant, key.service, resolved)
+
+    def resolve(self, entry: Entry) -> Resolved | Unresolved:
+        """The entry as its kind understands it. Remembered per revision."""
+        known = self._resolved.get(entry.key)
+        if known is not None and known.entry.revision == entry.revision:
+            return known
+        resolved = self._resolve(entry)
+        self._resolved[entry.key] = resolved
+        return resolved
+
+    def forget(self, key: str) -> None:
+        """Drop what is remembered of a key that left the state."""
+        self._resolved.pop(key, None)
+
+    def _target_name(self, key: Key, body: Mapping[str, Any]) -> str:
+        if key.setting_type == f"{key.service}.target":
+            return key.name
+        kind = self._kinds.get(key.setting_type)
+        if kind is None:
+            return str(body.get("value", {}).get("target", "-"))
+        try:
+            return kind.target(kind.value.model_validate(owned_value(body)))
+        except ValidationError:
+            return str(body.get("value", {}).get("target", "-"))
+
+    def _resolve(self, entry: Entry) -> Resolved | Unresolved:
+        key = parse_key(entry.key)
+        target = self.target_of(key, entry.body)
+        service = self.services.get(key.service)
+        if service is None:
+            return Unresolved(entry, key, target, "UnknownService", f"this daemon doesn't serve {key.service}")
+        kind = self._kinds.get(key.setting_type)
+        model = service.target if key.setting_type == service.target_type else (kind.value if kind else None)
+        if model is None:
+            return Unresolved(entry, key, target, "UnknownType", f"this daemon doesn't know {key.setting_type}")
+        try:
+            value = model.model_validate(owned_value(entry.body))
+        except ValidationError as exc:
+            first = exc.errors(include_url=False, include_input=False)[0]
+            path = "/".join(str(part) for part in first["loc"])
+            return Unresolved(entry, key, target, "InvalidValue", f"/{path}: {first['msg']}")
+        explicit = entry.body.get("depends_on", ())
+        if kind is None:
+            external = ExternalId(key.setting_type, key.name)
+            return Resolved(entry, key, target, None, value, external, None, tuple(explicit))
+        implied = (f"{service.target_type}/{target.target}", *kind.requires(value))
+        requires = dict.fromkeys((*explicit, *implied))
+        external = ExternalId(key.setting_type, kind.identify(key.name, value))
+        return Resolved(entry, key, target, kind, value, external, kind.desired(key.name, value), tuple(requires))

@@ -1,0 +1,252 @@
+"""What to do with one key, given what is known. Pure: tables of circumstances → decisions, nothing else.
+
+Two moments: before the backend is asked (`before_looking`: is there any point in asking?) and after (`after_looking`: what
+does the observation say?). Then each step's beginning and end change the status (`begun`, `ended`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from controlplane.domain import status as statuses
+from controlplane.domain.events import Fact
+from controlplane.domain.fold import Entry
+from controlplane.domain.status import Intent, KeyStatus, LastAction
+from controlplane.runtime.catalogue import Resolved, Unresolved
+from reconcilers.contract import Difference, Outcome, Plan, Result, Step, TerminalError, TransientError
+from schemas.event import EventStatus, EventType
+from schemas.names import timestamp
+
+MOST_IRREVERSIBLE: Final = 25
+"""Irreversible steps that one pass over a target takes; the rest wait for the next."""
+
+MOST_REPEATS: Final = 3
+"""After this many equal plans in a row that all succeeded and changed nothing, the key is reported NotConverging."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What matters for a key beyond its own declaration."""
+
+    target_declared: bool
+    unmet: tuple[str, ...] = ()
+    """Keys it stands on that aren't Ready."""
+    dependents: tuple[str, ...] = ()
+    """Keys that stand on it."""
+    cycle: tuple[str, ...] = ()
+    owner: str | None = None
+    """Key of the setting that has the external object already."""
+    missing_secret: str | None = None
+    unsupported: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The new status, what to do, and when to look again (None: the sweep is enough)."""
+
+    status: KeyStatus
+    steps: tuple[Step, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    plan: str = ""
+    """Digest of the plan the steps belong to."""
+    forget: bool = False
+    retry: bool = False
+    """Look again after a growing pause."""
+    look_again_s: float | None = None
+
+
+def taken_up(entry: Entry, before: KeyStatus | None, now: float) -> KeyStatus:
+    """The status as of the newest declaration. Drift against an older generation is no drift any more."""
+    if before is None:
+        before = KeyStatus(entry.key)
+    policy = entry.body.get("policy", {})
+    status = replace(
+        before,
+        revision=entry.revision,
+        observed_generation=entry.generation,
+        retiring=entry.retiring,
+        paused=bool(policy.get("paused", False)),
+    )
+    if before.observed_generation != entry.generation or entry.retiring:
+        status = statuses.undrifted(status, now)
+    return status
+
+
+def before_looking(
+    resolved: Resolved | Unresolved, status: KeyStatus, around: Surroundings, now: float
+) -> Decision | None:
+    """The decision that needs no observation; None when the backend must be asked."""
+    if status.paused:
+        return Decision(status)
+    if status.retiring:
+        return _before_retiring(resolved, status, around, now)
+    if isinstance(resolved, Unresolved):
+        return Decision(statuses.stalled(status, now, resolved.reason, resolved.message))
+    if around.cycle:
+        path = " -> ".join((*around.cycle, around.cycle[0]))
+        return Decision(statuses.stalled(status, now, "DependencyCycle", f"depends on itself: {path}"))
+    if around.owner is not None:
+        message = (
+            f"{resolved.external.name} of {resolved.target} is declared by {around.owner} already; retire one of them"
+        )
+        return Decision(statuses.stalled(status, now, "Conflict", message))
+    if not around.target_declared:
+        message = f"declare {resolved.target.service}.target/{resolved.target.target}"
+        return Decision(statuses.pending(status, now, "TargetNotFound", message))
+    if around.unmet:
+        message = "waits for " + ", ".join(around.unmet)
+        return Decision(statuses.pending(status, now, "DependencyNotReady", message))
+    if around.missing_secret is not None:
+        stalled = statuses.stalled(status, now, "SecretNotFound", f"no secret at {around.missing_secret}")
+        return Decision(stalled, retry=True)
+    if around.unsupported is not None:
+        return Decision(statuses.stalled(status, now, "Unsupported", around.unsupported))
+    return None
+
+
+def _before_retiring(
+    resolved: Resolved | Unresolved, status: KeyStatus, around: Surroundings, now: float
+) -> Decision | None:
+    if around.dependents:
+        message = "still needed by " + ", ".join(around.dependents[:5])
+        return Decision(statuses.reconciling(status, now, "WaitingForDependents", message))
+    if _retained(resolved) or not _touched(status):
+        return Decision(status, forget=True)
+    if not around.target_declared:
+        message = f"{resolved.target} is not declared, so what is there can't be removed; ?deletion=retain forgets it"
+        return Decision(statuses.stalled(status, now, "TargetNotFound", message))
+    return None
+
+
+def _retained(resolved: Resolved | Unresolved) -> bool:
+    """True when retiring leaves the backend alone."""
+    if isinstance(resolved, Unresolved):
+        return True
+    chosen = resolved.entry.deletion or resolved.entry.body.get("policy", {}).get("deletion")
+    data_bearing = resolved.kind is not None and resolved.kind.data_bearing
+    return bool((chosen or ("retain" if data_bearing else "delete")) == "retain")
+
+
+def _touched(status: KeyStatus) -> bool:
+    """True when the external object is, or may be, ours."""
+    return status.external is not None or status.last_action is not None
+
+
+def after_looking(resolved: Resolved, before: KeyStatus, observed: Any | None, plan: Plan, now: float) -> Decision:
+    """The decision on an observation. `plan` was made from it: desired None when the entry is retiring."""
+    status = replace(before, unknown_since=None)
+    if status.retiring:
+        return _retire(resolved, status, observed, plan, now)
+    policy = resolved.entry.body.get("policy", {})
+    ours = resolved.kind is None or resolved.kind.preexisting or _touched(status)
+    adopting = observed is not None and not ours
+    adopt = policy.get("adopt", "if_matches")
+    if adopting and (adopt == "never" or (adopt == "if_matches" and not plan.converged)):
+        return _not_ours(resolved, status, plan, now)
+    facts = (Fact(EventType.ADOPTED, {"external": resolved.external.name}),) if adopting else ()
+    if plan.converged:
+        done = statuses.converged(status, now, resolved.external.name)
+        if plan.warnings:
+            done = statuses.conditioned(done, now, Ready=("True", "Converged", "; ".join(plan.warnings)))
+        return Decision(done, facts=facts, look_again_s=plan.requeue_after_s)
+    if status.converged_generation == resolved.entry.generation and plan.differences:
+        status = statuses.drifted(status, now, plan.differences)
+        if policy.get("drift") == "report":
+            return Decision(status)
+    if not plan.steps:
+        return _no_way(status, plan, now)
+    return _permitted(replace(status, external=resolved.external.name), policy, plan, facts, now)
+
+
+def _retire(resolved: Resolved, status: KeyStatus, observed: Any | None, plan: Plan, now: float) -> Decision:
+    if observed is None or plan.converged:
+        return Decision(status, forget=True)
+    if not plan.steps:
+        return _no_way(status, plan, now)
+    return _permitted(status, resolved.entry.body.get("policy", {}), plan, (), now)
+
+
+def _no_way(status: KeyStatus, plan: Plan, now: float) -> Decision:
+    if plan.blocked is not None:
+        return Decision(statuses.stalled(status, now, plan.blocked.reason, plan.blocked.message))
+    waiting = statuses.reconciling(status, now, "Waiting", plan.wait_reason or "")
+    return Decision(waiting, look_again_s=plan.requeue_after_s or 1.0)
+
+
+def _not_ours(resolved: Resolved, status: KeyStatus, plan: Plan, now: float) -> Decision:
+    paths = ", ".join(difference.path for difference in plan.differences[:5]) or "/"
+    message = f"{resolved.external.name} exists and differs on {paths}; policy.adopt: always takes it over"
+    return Decision(statuses.stalled(status, now, "AlreadyExists", message))
+
+
+def _permitted(status: KeyStatus, policy: Any, plan: Plan, facts: Sequence[Fact], now: float) -> Decision:
+    allowed = set(policy.get("allow", ()))
+    refused = [step for step in plan.steps if step.irreversible and step.name not in allowed]
+    if refused:
+        names = ", ".join(sorted({step.name for step in refused}))
+        message = f"{refused[0].summary()} can't be undone; policy.allow: [{names}] permits it"
+        return Decision(statuses.stalled(status, now, "NotAllowed", message))
+    summary = "; ".join(step.summary() for step in plan.steps[:3])
+    status = statuses.reconciling(status, now, "Applying", summary)
+    return Decision(status, steps=plan.steps, facts=tuple(facts), plan=digest(plan.steps))
+
+
+def digest(steps: Sequence[Step]) -> str:
+    """Identity of a plan: equal steps, equal digest."""
+    return hashlib.sha256(repr(steps).encode()).hexdigest()[:16]
+
+
+def not_converging(status: KeyStatus, differences: Sequence[Difference], now: float) -> KeyStatus:
+    """The same steps succeed again and again and change nothing: say so instead of going round for ever."""
+    paths = ", ".join(f"{d.path} (wanted {d.desired!r}, is {d.observed!r})" for d in differences[:3])
+    message = f"the backend accepts the change but doesn't hold it: {paths or 'see the last action'}"
+    return statuses.stalled(status, now, "NotConverging", message)
+
+
+def begun(status: KeyStatus, step: Step, plan: str, event_id: str, now: float) -> KeyStatus:
+    """The status with an open intent."""
+    last = status.last_action
+    again = last is not None and last.step == step.name and last.status != "succeeded"
+    attempt = last.attempt + 1 if last is not None and again else 1
+    at = timestamp(now)
+    return replace(
+        status,
+        intent=Intent(step.name, attempt, plan, at, event_id),
+        last_action=LastAction(step.name, "started", at, attempt),
+    )
+
+
+def ended(status: KeyStatus, outcome: Outcome, now: float) -> tuple[KeyStatus, Fact]:
+    """The status after a step's end, and the event that says how it ended."""
+    intent = status.intent
+    if intent is None:
+        msg = f"{status.key} has no open intent"
+        raise ValueError(msg)
+    kind, event_status, word = _ENDS[outcome.result]
+    at = timestamp(now)
+    details: dict[str, Any] = {"step": intent.step, "attempt": intent.attempt, **outcome.details}
+    if outcome.result is Result.NOT_SENT:
+        details |= {"reason": "NotSent", "message": "the start deadline had passed; nothing was sent"}
+    after = replace(status, intent=None, last_action=LastAction(intent.step, word, at, intent.attempt))
+    if outcome.result is Result.UNKNOWN:
+        after = replace(after, unknown_since=at)
+    elif outcome.result is Result.FAILED and outcome.error is not None:
+        change = statuses.stalled if isinstance(outcome.error, TerminalError) else statuses.retrying
+        after = change(after, now, outcome.error.reason, outcome.error.message)
+    return after, Fact(kind, details, event_status, causation_id=intent.event_id)
+
+
+def pause_s(outcome: Outcome) -> float | None:
+    """The pause the backend asked for, if it did."""
+    return outcome.error.retry_after_s if isinstance(outcome.error, TransientError) else None
+
+
+_ENDS: Final = {
+    Result.SUCCEEDED: (EventType.ACTION_SUCCEEDED, EventStatus.SUCCEEDED, "succeeded"),
+    Result.FAILED: (EventType.ACTION_FAILED, EventStatus.FAILED, "failed"),
+    Result.NOT_SENT: (EventType.ACTION_FAILED, EventStatus.FAILED, "failed"),
+    Result.UNKNOWN: (EventType.ACTION_UNKNOWN, EventStatus.UNKNOWN, "unknown"),
+}

@@ -1,0 +1,267 @@
+"""The right to act on a shard.
+
+Theory of operation. A `Shard` is one incarnation of ownership and is never used again once it is dead. Taking a shard
+fences the previous owner's writer, then appends `ShardTaken` (its offset is the fencing token for backends that can
+compare), reads the statuses, and ends every open intent as `ActionUnknown`: the effect may have happened, may be
+happening, or may land yet.
+
+Note [Holds are durable]. An unknown outcome is a state in the status record, not a timer in memory. Without that: owner A
+times out on a create, commits ActionUnknown, waits in memory and dies; B finds no open intent and creates at once; A's
+create lands after B's. So every key whose intent is open or whose outcome is unknown is held after a takeover for the
+whole wait, counted from our own ShardTaken.
+
+Note [Commit before effect]. An intent is committed before its effect begins. A fenced owner can't commit, so it can't
+begin. This protects the journal, never the backend; the deadline in `Effects` and the sweep cover what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from controlplane.domain.events import Fact, Subject, event, headers
+from controlplane.domain.status import KeyStatus, from_wire, to_wire
+from controlplane.log import codec
+from controlplane.log.ports import (
+    Commit,
+    Fenced,
+    Indeterminate,
+    Journal,
+    LogUnavailable,
+    Outgoing,
+    Place,
+    ShardWriter,
+    Stream,
+)
+from controlplane.runtime.backoff import Backoff
+from controlplane.runtime.clock import Clock
+from controlplane.telemetry.metrics import Metrics
+from schemas.event import EventStatus, EventType
+from schemas.metric import SCHEMA as METRIC_SCHEMA
+from schemas.names import event_id, parse_key, timestamp
+
+_log = structlog.get_logger()
+
+MARK = "#settings"
+"""Key of the shard's own status record: how far the settings log is announced."""
+
+OPERATION = "#operation/"
+"""Prefix of the status records of operations under way."""
+
+SYSTEM_TENANT = "#system"
+"""Tenant of events that belong to no tenant (ShardTaken); never a legal name."""
+
+
+class ShardLost(Exception):
+    """The incarnation can't commit any more; another one (ours or another replica's) goes on."""
+
+
+class Shard:
+    """One incarnation of the ownership of one shard."""
+
+    def __init__(
+        self, journal: Journal, index: int, clock: Clock, metrics: Metrics, *, commit_timeout_s: float
+    ) -> None:
+        self.index = index
+        self.statuses: dict[str, KeyStatus] = {}
+        self.held: set[str] = set()
+        """Keys whose last effect may yet land: hold them for the whole wait."""
+        self.token = -1
+        """Offset of our ShardTaken."""
+        self.operations: dict[str, dict[str, Any]] = {}
+        """Operations that were begun and not ended, by id: details of their OperationStarted."""
+        self.settings_position = 0
+        """Records of the settings log before this offset are announced."""
+        self.lost = asyncio.Event()
+        self._journal = journal
+        self._clock = clock
+        self._metrics = metrics
+        self._timeout_s = commit_timeout_s
+        self._writer: ShardWriter | None = None
+        self._incarnation = uuid.uuid4().hex
+        self._sequence = 0
+        self._backoff = Backoff(0.1, 5.0)
+
+    async def take(self) -> None:
+        """Take over: fence, announce, read, settle. Raises `ShardLost` or `LogUnavailable`."""
+        self._writer = await self._journal.open_shard(self.index)
+        taken = self.record(
+            Fact(EventType.SHARD_TAKEN, {"incarnation": self._incarnation}), Subject(SYSTEM_TENANT, "coreplane")
+        )
+        committed = await self._commit(Commit(events=(taken,)))
+        self.token = committed[0]
+        await self._read_statuses()
+        await self._settle_intents()
+
+    def record(self, fact: Fact, subject: Subject) -> Outgoing:
+        """The event as a journal record of this shard."""
+        self._sequence += 1
+        made = event(
+            fact,
+            subject,
+            event_id=event_id(self._incarnation, self._sequence),
+            now=self._clock.now(),
+            shard=self.index,
+        )
+        key = subject.setting or f"{subject.tenant}/{subject.service}"
+        self._metrics.event(str(fact.event_type))
+        return Outgoing(key, codec.encode(made), headers(str(fact.event_type), subject.service, subject.tenant))
+
+    def metric(self, tenant: str, service: str, metric_type: str, value: float, tags: dict[str, str]) -> Outgoing:
+        """A measurement as a journal record of this shard."""
+        self._sequence += 1
+        made = {
+            "id": event_id(self._incarnation, self._sequence),
+            "metric_type": metric_type,
+            "timestamp": timestamp(self._clock.now()),
+            "service_name": service,
+            "value": value,
+            "tags": tags,
+            "tenant": tenant,
+        }
+        key = f"{tenant}/{service}/{metric_type}"
+        return Outgoing(key, codec.encode(made), {"service": service, "tenant": tenant, "schema": METRIC_SCHEMA})
+
+    async def commit(
+        self,
+        events: Sequence[Outgoing] = (),
+        statuses: Sequence[KeyStatus] = (),
+        *,
+        gone: Sequence[str] = (),
+        settings_position: int | None = None,
+        operations: Mapping[str, dict[str, Any] | None] | None = None,
+    ) -> Sequence[int]:
+        """Commit events and statuses together; offsets of the events.
+
+        `gone`: keys whose status is dropped. `operations`: begun (details) and ended (None) ones. Raises
+        `LogUnavailable` (nothing stored, try again) or `ShardLost`.
+        """
+        records = [Outgoing(status.key, codec.encode(to_wire(status))) for status in statuses]
+        records += [Outgoing(key, None) for key in gone]
+        if settings_position is not None:
+            records.append(Outgoing(MARK, codec.encode({"settings_position": settings_position})))
+        for name, begun in (operations or {}).items():
+            records.append(Outgoing(OPERATION + name, None if begun is None else codec.encode(begun)))
+        offsets = await self._commit(Commit(events=tuple(events), statuses=tuple(records)))
+        self.statuses.update((status.key, status) for status in statuses)
+        for key in gone:
+            self.statuses.pop(key, None)
+        if settings_position is not None:
+            self.settings_position = settings_position
+        for name, begun in (operations or {}).items():
+            self.operations.pop(name, None)
+            if begun is not None:
+                self.operations[name] = begun
+        return offsets
+
+    async def commit_surely(
+        self,
+        events: Sequence[Outgoing] = (),
+        statuses: Sequence[KeyStatus] = (),
+        *,
+        operations: Mapping[str, dict[str, Any] | None] | None = None,
+    ) -> None:
+        """Commit what must not be dropped (the end of an effect): tries until it is stored or the shard is lost."""
+        failures = 0
+        while True:
+            try:
+                await self.commit(events, statuses, operations=operations)
+            except LogUnavailable as exc:
+                failures += 1
+                _log.warning("commit refused", shard=self.index, error=str(exc))
+                await asyncio.sleep(self._backoff.pause_s(failures, random.random()))  # noqa: S311
+            else:
+                return
+
+    async def publish(self, metrics: Sequence[Outgoing]) -> None:
+        """Commit measurements."""
+        await self._commit(Commit(metrics=tuple(metrics)))
+
+    async def close(self) -> None:
+        """Give up the right to act."""
+        self.lost.set()
+        if self._writer is not None:
+            await self._writer.close()
+
+    async def _commit(self, commit: Commit) -> Sequence[int]:
+        if self._writer is None or self.lost.is_set():
+            msg = f"shard {self.index} is lost"
+            raise ShardLost(msg)
+        started = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                committed = await self._writer.commit(commit)
+        except (Fenced, Indeterminate, TimeoutError) as exc:
+            self.lost.set()
+            _log.warning("shard lost", shard=self.index, error=repr(exc))
+            msg = f"shard {self.index}: {exc!r}"
+            raise ShardLost(msg) from exc
+        self._metrics.committed(self._clock.monotonic() - started)
+        return committed.events
+
+    async def _read_statuses(self) -> None:
+        place, position = Place(Stream.STATUS, self.index), 0
+        end = (await self._journal.end_offsets(Stream.STATUS)).get(self.index, 0)
+        while position < end:
+            entries = await self._journal.read(place, position)
+            if not entries:
+                return
+            for entry in entries:
+                if entry.data is None:
+                    self.statuses.pop(entry.key, None)
+                elif entry.key == MARK:
+                    self.settings_position = codec.decode(entry.data)["settings_position"]
+                elif entry.key.startswith(OPERATION):
+                    self.operations[entry.key.removeprefix(OPERATION)] = codec.decode(entry.data)
+                else:
+                    self.statuses[entry.key] = from_wire(codec.decode(entry.data))
+            position = entries[-1].offset + 1
+
+    async def _settle_intents(self) -> None:
+        events, statuses = [], []
+        now = self._clock.now()
+        for status in self.statuses.values():
+            if status.unknown_since is not None:
+                self.held.add(status.key)
+            if status.intent is None:
+                continue
+            self.held.add(status.key)
+            settled = unknown_after_takeover(status, now)
+            key = parse_key(status.key)
+            fact = Fact(
+                EventType.ACTION_UNKNOWN,
+                {"step": status.intent.step, "attempt": status.intent.attempt, "reason": "Takeover"},
+                EventStatus.UNKNOWN,
+                causation_id=status.intent.event_id,
+            )
+            subject = Subject(
+                key.tenant, key.service, status.key, status.observed_generation, status.revision, "coreplane"
+            )
+            events.append(self.record(fact, subject))
+            statuses.append(settled)
+        for start in range(0, len(statuses), 200):
+            await self.commit(events[start : start + 200], statuses[start : start + 200])
+        for name, begun in list(self.operations.items()):
+            await self.commit([self._abandoned(begun)], operations={name: None})
+
+    def _abandoned(self, begun: dict[str, Any]) -> Outgoing:
+        message = "its owner went away: it may have happened in part; repeat it"
+        details = {**begun["details"], "reason": "Takeover", "message": message}
+        fact = Fact(EventType.OPERATION_FAILED, details, EventStatus.UNKNOWN, causation_id=begun["event_id"])
+        subject = Subject(
+            begun["tenant"], begun["service"], actor=begun["actor"], correlation_id=begun["correlation_id"]
+        )
+        return self.record(fact, subject)
+
+
+def unknown_after_takeover(status: KeyStatus, now: float) -> KeyStatus:
+    """The status of a key whose intent was found open."""
+    at = timestamp(now)
+    action = status.last_action._replace(status="unknown", at=at) if status.last_action else None
+    return replace(status, intent=None, unknown_since=at, last_action=action)
