@@ -51,10 +51,16 @@ class Key(NamedTuple):
 def parse_key(text: str) -> Key:
     """The key written as `tenant/setting_type/name`; ValueError when it isn't one."""
     parts = text.split("/")
-    if len(parts) != 3 or not _NAME.match(parts[0]) or not _SETTING_TYPE.match(parts[1]) or not _NAME.match(parts[2]):
+    if len(parts) != 3 or not _named(parts):
         msg = f"{text!r} is not a key: expected tenant/setting_type/name"
         raise ValueError(msg)
     return Key(*parts)
+
+
+def _named(parts: list[str]) -> bool:
+    # `fullmatch`, because `$` also matches before a newline at the end.
+    tenant, setting_type, name = parts
+    return bool(_NAME.fullmatch(tenant) and _SETTING_TYPE.fullmatch(setting_type) and _NAME.fullmatch(name))
 
 
 def setting_id(key: str) -> str:

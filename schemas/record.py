@@ -6,14 +6,14 @@ generate the checked-in JSON Schema.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-VERSION = 1
+VERSION: Final = 1
 """`v` of the records this version writes, and the newest it can fold."""
 
-ABSENT = 0
+ABSENT: Final = 0
 """`expected` of a change that wants the key to be absent; revisions start at 1."""
 
 
@@ -35,11 +35,18 @@ class Change(BaseModel):
 
     op: Literal["declare", "retire", "forget"]
     key: str
-    expected: int | None = None
+    expected: Annotated[int, Field(ge=ABSENT)] | None = None
     body: Body | None = None
     """Given with `declare` only."""
     deletion: Literal["retain", "delete"] | None = None
     """Given with `retire` only: overrides the policy this once."""
+
+    @model_validator(mode="after")
+    def _body_goes_with_declare(self) -> Change:
+        if (self.body is not None) != (self.op == "declare"):
+            msg = "a declare has a body, and nothing else has one"
+            raise ValueError(msg)
+        return self
 
 
 class ChangeRequest(BaseModel):
@@ -47,7 +54,7 @@ class ChangeRequest(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    v: int = VERSION
+    v: Literal[1] = VERSION
     request_id: str
     actor: str
     at: str

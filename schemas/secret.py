@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
+
+Place = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 
 class SecretRef(BaseModel):
@@ -13,8 +15,8 @@ class SecretRef(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    from_env: str | None = None
-    from_file: str | None = None
+    from_env: Place | None = None
+    from_file: Place | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> SecretRef:
