@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from schemas.names import timestamp
 from schemas.setting import Phase
@@ -43,6 +43,9 @@ class LastAction(NamedTuple):
     status: str
     at: str
     attempt: int
+
+
+_PartT = TypeVar("_PartT", Condition, Intent, LastAction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +214,18 @@ def from_wire(record: Mapping[str, Any]) -> KeyStatus:
         revision=record["revision"],
         observed_generation=record["observed_generation"],
         converged_generation=record.get("converged_generation", 0),
-        conditions=tuple(Condition(**c) for c in record["conditions"]),
+        conditions=tuple(_known(Condition, c) for c in record["conditions"]),
         external=record.get("external"),
         drift=tuple((d["path"], d["desired"], d["observed"]) for d in record.get("drift", ())),
-        last_action=LastAction(**action) if action else None,
-        intent=Intent(**intent) if intent else None,
+        last_action=_known(LastAction, action) if action else None,
+        intent=_known(Intent, intent) if intent else None,
         unknown_since=record.get("unknown_since"),
         paused=record.get("paused", False),
         retiring=record.get("retiring", False),
         next_at=record.get("next_at"),
     )
+
+
+def _known(of: type[_PartT], fields: Mapping[str, Any]) -> _PartT:
+    """A part of the status, without the fields that only newer writers know."""
+    return of(**{name: fields[name] for name in fields.keys() & of.__annotations__.keys()})
