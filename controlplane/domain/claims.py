@@ -23,7 +23,7 @@ class Claims:
         The smaller created_revision owns; of two that were created by one request, the smaller key.
         """
         standing = (created_revision, key)
-        if self._identities.get(key) == identity and standing in self._claimants[identity]:
+        if key in self._identities and standing in self._claimants.get(identity, ()):
             return []
         moved = self.release(key)
         claimants = self._claimants.setdefault(identity, [])
