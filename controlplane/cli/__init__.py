@@ -1,1 +1,15 @@
-"""To be described by its owner."""
+"""The `coreplane` command: arguments in, calls of the client out, tables or JSON back.
+
+    program    the table of verbs; how errors and exit codes reach the shell
+    session    which daemon, which tenant, with which token
+    arguments  labels, references, times, operations' arguments, spelt as people spell them (pure)
+    documents  declarations from files: YAML or JSON, with their places (pure but for reading)
+    tables     settings, events and statuses as rows (pure)
+    printing   consoles and formats
+    waiting    following settings until they converge
+    settings, applying, events, operating, daemon_status   verbs that talk to a daemon
+    serving, up, down, doctor                              verbs that are or own one
+    upfile     what a running `coreplane up` tells the other verbs
+
+Nothing here decides anything about settings: that is the daemon's work.
+"""

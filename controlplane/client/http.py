@@ -13,7 +13,8 @@ Times are RFC 3339 texts; where a place in the log is meant too, an offset may b
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,7 +31,10 @@ WAIT_S = 30.0
 
 
 class CoreplaneClient:
-    """One daemon, one tenant. `timeout_s` bounds each try of a call, `attempts` how many there are."""
+    """One daemon, one tenant. `timeout_s` bounds each try of a call, `attempts` how many there are.
+
+    `actor` is who stands in the log for what is done, where the daemon has no tokens to tell by.
+    """
 
     def __init__(
         self,
@@ -38,12 +42,14 @@ class CoreplaneClient:
         token: str | None = None,
         tenant: str = "default",
         *,
+        actor: str | None = None,
         timeout_s: float = TIMEOUT_S,
         attempts: int = ATTEMPTS,
     ) -> None:
         self.url = url.rstrip("/")
         self.tenant = tenant
-        self._transport = Transport(url, token, timeout_s, attempts)
+        headers = ({"Authorization": f"Bearer {token}"} if token else {}) | ({"X-Actor": actor} if actor else {})
+        self._transport = Transport(url, headers, timeout_s, attempts)
         self._root = f"/v1/tenants/{segment(tenant)}"
 
     async def __aenter__(self) -> Self:
@@ -142,7 +148,7 @@ class CoreplaneClient:
             yield item
 
     async def history(self, setting_type: str, name: str) -> list[Json]:
-        """Every accepted revision: `{revision, generation, at, actor, reason, changed, value}`."""
+        """Every accepted revision, newest first: `{revision, generation, at, actor, reason, changed, value}`."""
         return [item async for item in self._pages(f"{self._setting(setting_type, name)}/history", {})]
 
     async def reconcile(self, setting_type: str, name: str) -> Json:
@@ -158,6 +164,7 @@ class CoreplaneClient:
         allow_prune: bool = False,
         reason: str | None = None,
         plan: str | None = None,
+        dry_run: bool = False,
         idempotency_key: str | None = None,
     ) -> Json:
         """Declare many at once, all or none → `{revision, results: [{setting, outcome, generation}]}`.
@@ -166,7 +173,7 @@ class CoreplaneClient:
         body: Json = {"settings": [dict(declaration) for declaration in settings]}
         body |= {"prune": {"labels": dict(prune)}} if prune else {}
         body |= {"reason": reason} if reason else {}
-        query = {"plan": plan, "allow_prune": allow_prune or None}
+        query = {"plan": plan, "allow_prune": allow_prune or None, "dry_run": dry_run or None}
         return await self._write("POST", f"{self._root}/apply", body, query, _key(idempotency_key))
 
     async def export(self, *, labels: Mapping[str, str] | None = None) -> list[Json]:
@@ -214,8 +221,8 @@ class CoreplaneClient:
         last_event_id: str | None = None,
         from_: str | None = None,
         watcher: Watcher | None = None,
-    ) -> AsyncIterator[StreamEvent]:
-        """Events as they happen, over every reconnection; from now, from a cursor or time (`from_`), or right after
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Events as they happen, over every reconnection; from now, from `from_` (a cursor, `earliest`, `latest`), or right after
         `last_event_id`. `watcher` is told True and False as connections come and break. Raises Gone when the place is
         no longer kept.
         """
@@ -229,8 +236,9 @@ class CoreplaneClient:
         stream = EventStream(
             self._transport, f"{self._root}/stream", query, last_event_id=last_event_id, watcher=watcher
         )
-        async for event in stream.events():
-            yield event
+        async with aclosing(stream.events()) as events:
+            async for event in events:
+                yield event
 
     # The daemon itself
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -59,27 +60,30 @@ class EventStream:
         self._path = path
         self._query = dict(query)
         self._watcher = watcher
+        self._connected = False
         self._failures = 0
         self._retry_s: float | None = None
 
-    async def events(self) -> AsyncIterator[StreamEvent]:
+    async def events(self) -> AsyncGenerator[StreamEvent, None]:
         """Every event from here on; ends with ApiError or Gone, or when the reader stops."""
         while True:
             try:
-                async for event in self._connection():
-                    self._failures = 0
-                    self.last_event_id = event.id or self.last_event_id
-                    if event.data:
-                        yield _event(event)
+                async with aclosing(self._connection()) as connection:
+                    async for event in connection:
+                        self._failures = 0
+                        self.last_event_id = event.id or self.last_event_id
+                        if event.data:
+                            yield _event(event)
             except ApiError as exc:
                 if exc.status not in {429, 502, 503, 504}:
                     raise
                 self._retry_s = exc.retry_after_s
             except (aiohttp.ClientError, TimeoutError):
                 self._retry_s = None
+            self._tell(connected=False)
             await self._pause()
 
-    async def _connection(self) -> AsyncIterator[ServerSentEvent]:
+    async def _connection(self) -> AsyncGenerator[ServerSentEvent, None]:
         """What one connection delivers."""
         headers = {"Accept": "text/event-stream"}
         query = dict(self._query)
@@ -94,20 +98,13 @@ class EventStream:
                 body = parsed(await response.text(errors="replace"), response.content_type)
                 raise problem_from(response.status, body, response.headers.get("Retry-After"))
             self._tell(connected=True)
-            try:
-                async for event in self._parsed(response.content):
+            parser = SseParser(self.last_event_id or "")
+            while chunk := await response.content.read(READ_BYTES):
+                for event in parser.feed(chunk):
                     yield event
-            finally:
-                self._tell(connected=False)
-
-    async def _parsed(self, content: aiohttp.StreamReader) -> AsyncIterator[ServerSentEvent]:
-        parser = SseParser(self.last_event_id or "")
-        while chunk := await content.read(READ_BYTES):
-            for event in parser.feed(chunk):
-                yield event
-            # An id without data moves the place too: it says where we are before the first event.
-            self.last_event_id = parser.last_id or self.last_event_id
-            self._retry_s = parser.retry_s
+                # An id without data moves the place too: it says where we are before the first event.
+                self.last_event_id = parser.last_id or self.last_event_id
+                self._retry_s = parser.retry_s
 
     async def _pause(self) -> None:
         bound = min(PAUSE_CAP_S, PAUSE_INITIAL_S * 2.0**self._failures)
@@ -116,8 +113,9 @@ class EventStream:
         await asyncio.sleep(max(wished_s, random.uniform(bound / 2, bound)))  # noqa: S311 - spreading reconnections
 
     def _tell(self, *, connected: bool) -> None:
-        if self._watcher is not None:
+        if self._watcher is not None and connected != self._connected:
             self._watcher(connected)
+        self._connected = connected
 
 
 def _event(event: ServerSentEvent) -> StreamEvent:

@@ -57,17 +57,17 @@ class Answer:
 class Transport:
     """A pool of connections to one daemon. Open after the first request, until `close`."""
 
-    def __init__(self, url: str, token: str | None, timeout_s: float, attempts: int) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], timeout_s: float, attempts: int) -> None:
         self.url = url.rstrip("/")
         self.timeout_s = timeout_s
-        self.headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        self._headers = {"Accept": "application/json", **headers}
         self._attempts = attempts
         self._session: aiohttp.ClientSession | None = None
 
     def session(self) -> aiohttp.ClientSession:
         """The connections; made on first use because aiohttp binds them to the running loop."""
         if self._session is None:
-            self._session = aiohttp.ClientSession(headers=self.headers)
+            self._session = aiohttp.ClientSession(headers=self._headers)
         return self._session
 
     async def close(self) -> None:

@@ -1,0 +1,128 @@
+"""The `coreplane` program: which verbs there are, and how their errors reach the shell.
+
+Exit codes: 0 done, 1 failed (also: mistyped), 2 differs, 3 timed out, 130 after Ctrl-C. A person's mistake gets a message
+and a hint; a bug gets one line, and its traceback with --debug.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from controlplane.cli import applying, arguments, daemon_status, doctor, down, events, operating, printing, serving, up
+from controlplane.cli import settings as settings_verbs
+from controlplane.cli.failure import Ended, ExitCode, Failure
+from controlplane.cli.session import Session
+from controlplane.client.errors import ClientError
+
+DAEMON = "The daemon"
+SETTINGS = "Settings"
+WATCHING = "Watching and operating"
+
+USAGE_ERROR = 2
+"""Typer's exit code for a mistyped command; 2 means "differs" here."""
+
+VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
+    (DAEMON, "up", up.up),
+    (DAEMON, "down", down.down),
+    (DAEMON, "serve", serving.serve),
+    (DAEMON, "status", daemon_status.status),
+    (DAEMON, "doctor", doctor.doctor),
+    (SETTINGS, "apply", applying.apply),
+    (SETTINGS, "get", settings_verbs.get),
+    (SETTINGS, "describe", settings_verbs.describe),
+    (SETTINGS, "delete", settings_verbs.delete),
+    (SETTINGS, "wait", settings_verbs.wait),
+    (SETTINGS, "history", settings_verbs.history),
+    (SETTINGS, "export", settings_verbs.export),
+    (SETTINGS, "reconcile", settings_verbs.reconcile),
+    (WATCHING, "events", events.events),
+    (WATCHING, "op", operating.op),
+)
+
+
+def root(
+    context: typer.Context,
+    *,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url", envvar="COREPLANE_URL", help="The daemon; else the running `coreplane up`, else port 8470."
+        ),
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option("--token", envvar="COREPLANE_TOKEN", help="Bearer token.", show_envvar=True)
+    ] = None,
+    tenant: Annotated[str, typer.Option("--tenant", envvar="COREPLANE_TENANT", help="Tenant.")] = "default",
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a bug.")] = False,
+) -> None:
+    """Declare the settings of your core services; Coreplane keeps the backends there.
+
+    Start here: coreplane up, then coreplane get, coreplane events -f.
+    """
+    context.obj = Session(url, token, tenant, debug)
+
+
+def version() -> None:
+    """Show the version."""
+    typer.echo(f"coreplane {importlib.metadata.version('coreplane')}")
+
+
+def program() -> typer.Typer:
+    """The command line with every verb."""
+    app = typer.Typer(
+        name="coreplane",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(root)
+    for panel, name, verb in VERBS:
+        app.command(name, rich_help_panel=panel)(verb)
+    app.command("version", rich_help_panel=DAEMON)(version)
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The console script: runs a verb and ends the process with its code."""
+    arguments_ = arguments.hoisted(sys.argv[1:] if argv is None else argv)
+    sys.exit(_code(arguments_))
+
+
+def _code(argv: list[str]) -> int:
+    try:
+        program()(argv, prog_name="coreplane")
+    except SystemExit as exc:
+        code: Any = exc.code
+        return ExitCode.FAILED if code == USAGE_ERROR else int(code or 0)
+    except Ended as exc:
+        return exc.code
+    except Failure as exc:
+        printing.complain(exc)
+        return exc.code
+    except ClientError as exc:
+        printing.complain(exc)
+        return ExitCode.FAILED
+    except Exception as exc:  # noqa: BLE001 - the last boundary: a bug is told in one line
+        return _bug(exc, debug="--debug" in argv)
+    return ExitCode.DONE
+
+
+def _bug(exc: Exception, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(exc)
+    text = str(exc).strip().splitlines()
+    console = printing.stderr()
+    console.print(
+        Text.assemble(("bug: ", "bold red"), f"{type(exc).__name__}: {text[0] if text else ''}"), soft_wrap=True
+    )
+    if not debug:
+        console.print(Text("hint: --debug shows where"), soft_wrap=True)
+    return ExitCode.FAILED

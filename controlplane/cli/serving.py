@@ -1,0 +1,37 @@
+"""`coreplane serve`: the daemon alone, in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from controlplane import app
+from controlplane.cli import configuration, printing
+
+
+def serve(
+    *,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", metavar="FILE", help="YAML; see controlplane/config.py for all.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", envvar="COREPLANE_DATA", help="Overrides data_dir.")
+    ] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Overrides http.host.")] = None,
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65_535, help="Overrides http.port.")] = None,
+) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C, without backends and example of its own.
+
+    coreplane serve --config /etc/coreplane.yaml
+    """
+    overrides = {"data_dir": None if data is None else str(data), "http": {"host": host, "port": port}}
+    checked = configuration.load(config, overrides)
+    asyncio.run(app.serve(checked, ready=announce))
+
+
+def announce(url: str) -> None:
+    """Tell the person where the daemon listens."""
+    printing.stderr().print(f"coreplane is ready at {url}")

@@ -1,0 +1,128 @@
+"""Which daemon, which tenant, with which token; and how a verb's coroutine is run."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import platform
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from controlplane.cli import upfile
+from controlplane.client.errors import ClientError
+from controlplane.client.http import CoreplaneClient
+
+DEFAULT_URL = "http://127.0.0.1:8470"
+DEFAULT_DATA = Path(".coreplane")
+ATTEMPTS = 3
+"""Fewer than an application's: a person sees the error and can try again."""
+
+T = TypeVar("T")
+
+Data = Annotated[
+    Path, typer.Option("--data", envvar="COREPLANE_DATA", help="Directory of the log, the projection and the backends.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The global options. `url` None: the running `coreplane up`, else the default."""
+
+    url: str | None
+    token: str | None
+    tenant: str
+    debug: bool = False
+
+    def client(self) -> CoreplaneClient:
+        """A client for the daemon."""
+        url = self.url or recorded_url(data_dir()) or DEFAULT_URL
+        return CoreplaneClient(url, self.token, self.tenant, actor=actor(), attempts=ATTEMPTS)
+
+
+def of(context: typer.Context) -> Session:
+    """The session that the global options made."""
+    session = context.obj
+    assert isinstance(session, Session)  # noqa: S101 - the root callback put it there
+    return session
+
+
+def run(context: typer.Context, verb: Callable[[CoreplaneClient], Awaitable[T]]) -> T:
+    """Run a verb with a client, to its end."""
+
+    async def main() -> T:
+        async with of(context).client() as client:
+            return await verb(client)
+
+    return asyncio.run(main())
+
+
+def actor() -> str:
+    """Who we say we are where the daemon has no tokens to tell by."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = f"uid{os.getuid()}"
+    name = f"{user}@{platform.node()}"[:128]
+    return name if name.isascii() and name.isprintable() else "cli"
+
+
+def data_dir() -> Path:
+    """Where a `coreplane up` of this shell would have its data."""
+    return Path(os.environ.get("COREPLANE_DATA") or DEFAULT_DATA)
+
+
+def recorded_url(directory: Path) -> str | None:
+    """The address of the `coreplane up` that runs on the directory, if one does."""
+    running = upfile.alive(directory)
+    return running.url if running is not None else None
+
+
+def from_environment() -> Session:
+    """For shell completion, which runs before the global options are read."""
+    environ = os.environ
+    return Session(
+        environ.get("COREPLANE_URL"), environ.get("COREPLANE_TOKEN"), environ.get("COREPLANE_TENANT", "default")
+    )
+
+
+COMPLETION_S = 2.0
+
+
+def complete_type(incomplete: str) -> list[str]:
+    """Setting types that begin so, as the daemon knows them; none when it doesn't answer."""
+
+    async def types() -> list[str]:
+        async with from_environment().client() as client:
+            schemas = await client.schemas()
+        return sorted(schemas.get("types", schemas))
+
+    return [name for name in _answered(types) if name.startswith(incomplete)]
+
+
+def complete_name(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of the settings of the type typed before."""
+    setting_type = context.params.get("setting_type")
+
+    async def names() -> list[str]:
+        async with from_environment().client() as client:
+            return sorted({item["name"] async for item in client.list_settings(setting_type=setting_type)})
+
+    return [name for name in _answered(names) if name.startswith(incomplete)]
+
+
+def _answered(ask: Callable[[], Awaitable[list[str]]]) -> list[str]:
+    """What the daemon proposes; nothing, and no noise in the person's prompt, when it can't be reached."""
+
+    async def main() -> list[str]:
+        async with asyncio.timeout(COMPLETION_S):
+            return await ask()
+
+    try:
+        return asyncio.run(main())
+    except (ClientError, TimeoutError):
+        return []
