@@ -1,0 +1,130 @@
+"""The route table as an aiohttp application: who may call, what is refused before a handler, how errors are answered."""
+
+from __future__ import annotations
+
+import mimetypes
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Middleware
+
+from controlplane.api import auth, meta, openapi, parameters, problems
+from controlplane.api.auth import Caller, Role
+from controlplane.api.call import CORRELATION, Call, request_id_of
+from controlplane.api.parts import Parts
+from controlplane.api.stream import STREAMS, Streams
+from controlplane.api.table import Route
+from controlplane.domain.errors import Reason, Refused
+
+_log = structlog.get_logger()
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS"})
+_WEB: Final = Path(__file__).parent / "web"
+_PUBLIC: Final = Caller("public", Role.PUBLIC, ())
+
+
+def build(parts: Parts, routes: Sequence[Route], streams: Streams) -> web.Application:
+    """The application; it owns nothing but its open streams, which end when it shuts down."""
+    app = web.Application(middlewares=[_answering(parts)], client_max_size=parts.config.http.max_body_bytes)
+    app[STREAMS] = streams
+    app[meta.OPENAPI] = openapi.document(routes, parts.kinds, version("coreplane"))
+    app[meta.ASSETS] = _assets()
+    for route in routes:
+        app.router.add_route(route.method, route.path, _endpoint(route, parts))
+
+    async def end_streams(_: web.Application) -> None:
+        streams.closing.set()
+
+    app.on_shutdown.append(end_streams)
+    return app
+
+
+def _endpoint(route: Route, parts: Parts) -> _Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        caller = _caller(route, parts, request)
+        query = parameters.parsed(request.query, route.query)
+        return await route.handler(Call(request, parts, caller, request["request_id"], query))
+
+    return handle
+
+
+def _caller(route: Route, parts: Parts, request: web.Request) -> Caller:
+    if route.role is Role.PUBLIC:
+        return _PUBLIC
+    caller = auth.caller_of(parts.config.auth, request.headers)
+    tenant = request.match_info["tenant"] if route.in_tenant else None
+    auth.authorise(caller, route.role, tenant)
+    if tenant is not None and tenant not in parts.config.tenants:
+        raise Refused(Reason.NOT_FOUND, f"there is no tenant {tenant}")
+    return caller
+
+
+def _answering(parts: Parts) -> Middleware:
+    @web.middleware
+    async def answering(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        started = parts.clock.monotonic()
+        request["request_id"] = uuid.uuid4().hex
+        try:
+            auth.check_host(parts.config.auth, request.host)
+            request["request_id"] = request_id_of(request)
+            response = await handler(request)
+        except ConnectionError:
+            raise  # the caller has gone; there is nobody to answer
+        except Exception as exc:  # noqa: BLE001 - answered below, and logged and counted when it is a bug
+            response = _problem(parts, request, exc)
+        if not response.prepared:
+            response.headers.setdefault(CORRELATION, request["request_id"])
+            response.headers["X-Content-Type-Options"] = "nosniff"
+        _record(parts, request, response.status, parts.clock.monotonic() - started)
+        return response
+
+    return answering
+
+
+def _problem(parts: Parts, request: web.Request, exc: Exception) -> web.Response:
+    request_id: str = request["request_id"]
+    if isinstance(exc, HttpProcessingError):
+        exc = Refused(Reason.MALFORMED, f"the request can't be read: {exc.message}")
+    problem = problems.problem_of(exc, request_id)
+    if problem is None:
+        parts.metrics.bug("api")
+        _log.exception("request crashed", route=_route_of(request), correlation_id=request_id, error=repr(exc))
+        problem = problems.internal(request_id)
+    return problems.response(problem)
+
+
+def _record(parts: Parts, request: web.Request, status: int, seconds: float) -> None:
+    method = request.method if request.method in _METHODS else "other"
+    route = _route_of(request)
+    parts.metrics.http(route, method, status, seconds)
+    log = _log.debug if method in {"GET", "HEAD"} and status < 500 else _log.info
+    log(
+        "request",
+        route=route,
+        method=method,
+        status=status,
+        correlation_id=request["request_id"],
+        seconds=round(seconds, 4),
+    )
+
+
+def _route_of(request: web.Request) -> str:
+    """The pattern of the path: paths themselves are without number."""
+    resource = request.match_info.route.resource
+    return "unmatched" if resource is None else resource.canonical
+
+
+def _assets() -> dict[str, tuple[str, bytes]]:
+    found = {}
+    for file in sorted(_WEB.iterdir()):
+        media_type, _ = mimetypes.guess_type(file.name)
+        found[file.name] = (media_type or "application/octet-stream", file.read_bytes())
+    return found

@@ -1,0 +1,72 @@
+"""Many declarations at once: all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from controlplane.api import bodies, parameters
+from controlplane.api.call import CORRELATION, Call, answer
+from controlplane.domain import writes
+from controlplane.domain.documents import Document, document_of
+from controlplane.domain.errors import Fault, Reason, Refused
+from controlplane.domain.fold import ChangeOutcome
+from schemas.names import timestamp
+
+
+async def apply(call: Call[parameters.Apply]) -> web.Response:
+    """Declare all settings of a document and, with `prune`, retire those it no longer declares."""
+    document = document_of(await bodies.json_or_yaml(call.request, call.most_bytes))
+    replica = call.parts.replica
+    first = replica.state.verdicts.get(call.request_id)
+    changes = [] if first is not None else _changes(call, document)
+    if call.query.dry_run:
+        at = timestamp(call.parts.clock.now())
+        record = {"at": at, "actor": call.caller.actor, "reason": document.reason, "request_id": call.request_id}
+        outcomes = writes.trial_outcomes(replica.state, changes, record)
+        return answer({**_results(outcomes, replica.state.position), "dry_run": True})
+    if first is None and not changes:
+        return answer(_results((), replica.state.position))
+    verdict = first or await replica.submit(
+        changes,
+        actor=call.caller.actor,
+        request_id=call.request_id,
+        reason=document.reason,
+        timeout_s=call.write_timeout_s,
+    )
+    if verdict.refusals:
+        raise writes.refused(verdict.refusals)
+    _check_same(call.tenant, document, verdict.outcomes)
+    results = _results(verdict.outcomes, replica.state.position, verdict.offset)
+    return answer(results, headers={CORRELATION: verdict.request_id})
+
+
+def _changes(call: Call[parameters.Apply], document: Document) -> list[writes.Change]:
+    state = call.parts.replica.state
+    changes = writes.declare_all(call.tenant, document.settings, state.entries, call.parts.kinds)
+    if document.prune is None:
+        return changes
+    retired = writes.prune_changes(state, call.tenant, document.prune, changes, allow=call.query.allow_prune)
+    return changes + retired
+
+
+def _results(outcomes: Sequence[ChangeOutcome], position: int, offset: int = -1) -> dict[str, Any]:
+    """`revision`: the one this apply made, or the newest of what it found unchanged."""
+    newest = max((outcome.revision for outcome in outcomes), default=position)
+    results = [{"setting": o.key, "outcome": o.outcome, "generation": o.generation} for o in outcomes]
+    return {"revision": offset + 1 if offset >= 0 else newest, "results": results}
+
+
+def _check_same(tenant: str, document: Document, outcomes: Sequence[ChangeOutcome]) -> None:
+    """A remembered verdict must be about this document, whose prune may have found other settings then."""
+    done = {outcome.key for outcome in outcomes}
+    declared = {
+        f"{tenant}/{declaration.get('type')}/{declaration.get('name')}"
+        for declaration in document.settings
+        if isinstance(declaration, dict)
+    }
+    if not declared <= done:
+        detail = "this Idempotency-Key was used for another request: choose a new one"
+        raise Refused(Reason.CONFLICT, detail, [Fault("Idempotency-Key", detail)])

@@ -1,0 +1,188 @@
+"""OpenAPI 3.1, made from the route table and the models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
+
+from controlplane.api import parameters, problems
+from controlplane.api.auth import Role
+from controlplane.api.table import Body, Route
+from schemas.event import InfrastructureEvent
+from schemas.metric import InfrastructureMetric
+from schemas.names import Reference
+from schemas.setting import Declaration, InfrastructureSetting, LabelKey, LabelValue, Policy
+
+_MAP: Final = {"type": "object", "additionalProperties": True}
+_PROBLEM: Final = {"$ref": "#/components/schemas/Problem"}
+
+_HEADERS: Final = {
+    "If-Match": 'Quoted revisions, or *: 412 when the setting is at another, for example "42".',
+    "If-None-Match": "* : 412 when the setting exists.",
+    "Idempotency-Key": "Repeating a request with its key gives the first result again.",
+    "Last-Event-ID": "Cursor to go on from; outranks `from`.",
+}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class PutBody(_Strict):
+    """What PUT takes."""
+
+    value: dict[str, Any]
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    depends_on: list[Reference] = Field(default_factory=list)
+    policy: Policy = Field(default_factory=Policy)
+    reason: str = ""
+
+
+class Prune(_Strict):
+    """What may be retired by an apply: everything with these labels that it doesn't declare."""
+
+    labels: dict[str, str]
+
+
+class ApplyBody(_Strict):
+    """What apply takes; a list of declarations or a single one will do too, and several YAML documents of these."""
+
+    settings: list[Declaration]
+    prune: Prune | None = None
+    reason: str = ""
+
+
+class Fault(BaseModel):
+    """One thing wrong."""
+
+    path: str
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    reason: str
+    errors: list[Fault]
+
+
+class Settings(BaseModel):
+    """A page of settings."""
+
+    items: list[InfrastructureSetting]
+    next_cursor: str | None
+
+
+class Events(BaseModel):
+    """A page of events."""
+
+    items: list[InfrastructureEvent]
+    next_cursor: str | None
+
+
+class Metrics(BaseModel):
+    """A page of metrics, or of buckets."""
+
+    items: list[InfrastructureMetric | dict[str, Any]]
+    next_cursor: str | None = None
+
+
+class Result(BaseModel):
+    """What became of one declaration."""
+
+    setting: str
+    outcome: str
+    generation: int
+
+
+class Applied(BaseModel):
+    """What became of an apply."""
+
+    revision: int
+    results: list[Result]
+
+
+_MODELS: Final[Sequence[type[BaseModel]]] = (
+    InfrastructureSetting,
+    InfrastructureEvent,
+    InfrastructureMetric,
+    Declaration,
+    PutBody,
+    ApplyBody,
+    Applied,
+    Settings,
+    Events,
+    Metrics,
+    Problem,
+)
+
+
+def document(routes: Iterable[Route], kinds: Mapping[str, type[BaseModel]], version: str) -> dict[str, Any]:
+    """The whole description."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Coreplane", "version": version, "description": "Declare settings; they are kept that way."},
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(kinds),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _schemas(kinds: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+    models = [(model, "validation") for model in (*_MODELS, *kinds.values())]
+    _, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    found: dict[str, Any] = definitions.get("$defs", {})
+    return {**found, "Map": _MAP, "Text": {"type": "string"}}
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    in_path = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"\{(\w+)\}", route.path)
+    ]
+    in_headers = [
+        {"name": name, "in": "header", "description": _HEADERS[name], "schema": {"type": "string"}}
+        for name in route.headers
+    ]
+    operation: dict[str, Any] = {
+        "operationId": route.name,
+        "summary": route.summary,
+        "tags": [route.name.partition(".")[0]],
+        "description": f"Needs {route.role.name.lower()}." if route.role else "Open to everybody.",
+        "parameters": [*in_path, *parameters.openapi(route.query), *in_headers],
+        "responses": _responses(route),
+    }
+    if route.role is not Role.PUBLIC:
+        operation["security"] = [{"token": []}, {}]
+    if route.body is not None:
+        operation["requestBody"] = _body(route.body)
+    return operation
+
+
+def _body(body: Body) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{body.schema}"}
+    return {"required": body.required, "content": {media_type: {"schema": schema} for media_type in body.types}}
+
+
+def _responses(route: Route) -> dict[str, Any]:
+    responses: dict[str, Any] = {
+        "default": {"description": "A problem.", "content": {problems.MEDIA_TYPE: {"schema": _PROBLEM}}}
+    }
+    for status, answer in route.answers.items():
+        schema = {"$ref": f"#/components/schemas/{answer.schema}"} if answer.schema else {}
+        content = {answer.media_type: {"schema": schema}}
+        responses[str(status)] = {"description": answer.description or "Done.", "content": content}
+    return responses

@@ -1,0 +1,206 @@
+"""Query parameters: one model per kind of request. What a model doesn't know is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from multidict import MultiMapping
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from controlplane.domain.errors import Fault, Reason, Refused
+from schemas.event import EventStatus, EventType
+from schemas.names import SERVICES, parse_timestamp
+from schemas.setting import Phase
+
+
+class Parameters(BaseModel):
+    """No parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Limit = Annotated[int, Field(ge=1, le=1000, description="Most items in the answer.")]
+Timeout = Annotated[float, Field(gt=0, le=3600, description="Longest wait, seconds.")]
+DryRun = Annotated[bool, Field(description="Validate and answer what would be stored; store nothing.")]
+MinRevision = Annotated[int, Field(ge=0, description="Wait until this replica has folded the revision.")]
+Cursor = Annotated[str, Field(max_length=2000, description="`next_cursor` of the page before.")]
+Time = Annotated[str, Field(description="RFC 3339 time.")]
+
+
+class Write(Parameters):
+    """Of PUT and PATCH."""
+
+    dry_run: DryRun = False
+    wait: Annotated[Literal["Ready"] | None, Field(description="Answer when this generation is Ready.")] = None
+    timeout: Timeout = 30.0
+
+
+class Retire(Parameters):
+    """Of DELETE."""
+
+    dry_run: DryRun = False
+    wait: Annotated[Literal["Gone"] | None, Field(description="Answer when it is gone from the backend.")] = None
+    timeout: Timeout = 30.0
+    deletion: Annotated[
+        Literal["retain", "delete"] | None, Field(description="Overrides policy.deletion this once.")
+    ] = None
+
+
+class Read(Parameters):
+    """Of GET of one setting."""
+
+    at: Annotated[str | None, Field(description="As it was at a revision of the log, or at an RFC 3339 time.")] = None
+    min_revision: MinRevision | None = None
+    timeout: Timeout | None = None
+
+
+class List(Parameters):
+    """Of GET settings."""
+
+    type: str | None = None
+    service: str | None = None
+    label: Annotated[list[str], Field(description="`key=value`; several must all hold.")] = []
+    phase: Phase | None = None
+    text: Annotated[str | None, Field(description="Found in the key, a label or the value.")] = None
+    limit: Limit = 100
+    cursor: Cursor | None = None
+    min_revision: MinRevision | None = None
+    timeout: Timeout | None = None
+
+
+class History(Parameters):
+    """Of GET history."""
+
+    limit: Limit = 100
+    cursor: Cursor | None = None
+
+
+class Apply(Parameters):
+    """Of POST apply."""
+
+    dry_run: DryRun = False
+    allow_prune: Annotated[bool, Field(description="Prune over the safety share.")] = False
+
+
+class Export(Parameters):
+    """Of GET export."""
+
+    type: str | None = None
+    service: str | None = None
+    label: Annotated[list[str], Field(description="`key=value`; several must all hold.")] = []
+    format: Annotated[Literal["json", "yaml"] | None, Field(description="Instead of the Accept header.")] = None
+
+
+class EventQuery(Parameters):
+    """Of GET events."""
+
+    service_name: str | None = None
+    event_type: EventType | None = None
+    status: EventStatus | None = None
+    setting: Annotated[str | None, Field(description="A key, or type/name of this tenant.")] = None
+    since: Time | None = None
+    until: Time | None = None
+    text: str | None = None
+    limit: Limit = 100
+    cursor: Cursor | None = None
+
+
+class MetricQuery(Parameters):
+    """Of GET metrics."""
+
+    service_name: str | None = None
+    metric_type: str | None = None
+    tag: Annotated[list[str], Field(description="`key=value`; several must all hold.")] = []
+    since: Time | None = None
+    until: Time | None = None
+    interval: Annotated[str | None, Field(description="Length of the buckets: seconds, or 30s, 5m, 1h, 1d.")] = None
+    aggregate: Literal["avg", "min", "max", "sum", "last", "p95"] | None = None
+    limit: Limit = 1000
+    cursor: Cursor | None = None
+
+
+class OfService(Parameters):
+    """Of lists that can be narrowed to one service."""
+
+    service_name: str | None = None
+
+
+class Analysis(Parameters):
+    """Of GET analytics."""
+
+    since: Annotated[str | None, Field(description="RFC 3339 time; a day ago when left out.")] = None
+
+
+class Follow(Parameters):
+    """Of GET stream."""
+
+    service_name: str | None = None
+    event_type: EventType | None = None
+    status: EventStatus | None = None
+    setting: Annotated[str | None, Field(description="A key, or type/name of this tenant.")] = None
+    from_: Annotated[
+        str | None, Field(alias="from", max_length=20_000, description="A cursor, `earliest` or `latest`.")
+    ] = None
+
+
+ParametersT = TypeVar("ParametersT", bound=Parameters)
+
+
+def parsed(query: MultiMapping[str], model: type[ParametersT]) -> ParametersT:
+    """The parameters of a request. Raises `Refused` (Malformed) with every fault at once."""
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    faults = [
+        Fault(f"?{name}", f"unknown parameter; known are {', '.join(fields) or 'none'}")
+        for name in dict.fromkeys(query)
+        if name not in fields
+    ]
+    given: dict[str, Any] = {}
+    for name in fields.keys() & query.keys():
+        values = query.getall(name)
+        if fields[name].default == [] or len(values) == 1:
+            given[name] = values if fields[name].default == [] else values[0]
+        else:
+            faults.append(Fault(f"?{name}", "is given more than once"))
+    try:
+        parameters = model.model_validate(given)
+    except ValidationError as exc:
+        faults += [Fault(f"?{error['loc'][0]}", error["msg"]) for error in exc.errors(include_url=False)]
+    if faults:
+        names = ", ".join(dict.fromkeys(fault.path for fault in faults))
+        raise Refused(Reason.MALFORMED, f"query parameters are wrong: {names}", faults)
+    return parameters
+
+
+def instant(text: str | None, name: str) -> float | None:
+    """A time parameter as Unix seconds. Raises `Refused` (Malformed)."""
+    if text is None:
+        return None
+    try:
+        return parse_timestamp(text.replace(" ", "+"))  # an unescaped + in a URL arrives as a space
+    except (ValueError, OverflowError, OSError) as exc:
+        message = "must be an RFC 3339 time such as 2026-01-31T12:00:00Z"
+        raise Refused(Reason.MALFORMED, f"{name} {message}", [Fault(f"?{name}", message)]) from exc
+
+
+def known_service(service: str | None, name: str = "service_name") -> str | None:
+    """The service, if it is one. Raises `Refused` (Malformed)."""
+    if service is None or service in SERVICES:
+        return service
+    message = f"unknown service; there are: {', '.join(SERVICES)}"
+    raise Refused(Reason.MALFORMED, message, [Fault(f"?{name}", message)])
+
+
+def openapi(model: type[Parameters]) -> list[Mapping[str, Any]]:
+    """The parameters as OpenAPI describes them."""
+    schema = model.model_json_schema()
+    described: list[Mapping[str, Any]] = []
+    for name, property_ in schema.get("properties", {}).items():
+        rest = {part: value for part, value in property_.items() if part not in {"title", "description"}}
+        described.append({"name": name, "in": "query", "description": property_.get("description", ""), "schema": rest})
+    return described
+
+
+def setting_key(setting: str | None, tenant: str) -> str | None:
+    """A `setting` parameter as a key: `type/name` is meant within the tenant."""
+    return f"{tenant}/{setting}" if setting is not None and setting.count("/") == 1 else setting

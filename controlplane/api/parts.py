@@ -1,0 +1,65 @@
+"""What the application is made of: given by the composition root, the same for every request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from controlplane.config import Config
+from controlplane.log.ports import Journal
+from controlplane.projection.queries import Queries
+from controlplane.runtime.clock import Clock
+from controlplane.runtime.replica import Replica
+from controlplane.runtime.statuses import StatusView
+from controlplane.telemetry.metrics import Metrics
+from reconcilers.contract import Service
+
+
+class Control(Protocol):
+    """The controller, as the API sees it."""
+
+    def look(self, key: str) -> None:
+        """Reconcile the key now."""
+
+    def report(self) -> dict[str, Any]:
+        """The controller's part of /v1/status: `shards` owned, `targets` with tenant, service, target, up, …"""
+
+
+class Runner(Protocol):
+    """One-shot requests."""
+
+    def known(self, name: str) -> bool:
+        """True for `cache.invalidate` and the like."""
+
+    async def run(
+        self, tenant: str, name: str, body: Mapping[str, Any], *, actor: str, request_id: str
+    ) -> dict[str, Any]:
+        """`{operation_id, result}`; raises `Refused`."""
+
+
+def no_troubles() -> Sequence[Mapping[str, str]]:
+    """Nothing keeps the daemon from being ready."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The running daemon."""
+
+    config: Config
+    replica: Replica
+    statuses: StatusView
+    journal: Journal
+    queries: Queries
+    control: Control
+    operations: Runner
+    kinds: Mapping[str, type[BaseModel]]
+    """Setting type → value model: everything that can be declared here."""
+    services: Mapping[str, Service]
+    metrics: Metrics
+    clock: Clock
+    troubles: Callable[[], Sequence[Mapping[str, str]]] = no_troubles
+    """What else keeps the daemon from being ready: `{part, reason, message}` each."""

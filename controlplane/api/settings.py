@@ -1,0 +1,134 @@
+"""Settings read: one, as it was, many, their history, and as declarations."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from controlplane.api import documents, parameters
+from controlplane.api.call import Call, answer
+from controlplane.domain import answers, history, preconditions
+from controlplane.domain.errors import Fault, Reason, Refused
+from controlplane.domain.fold import Entry
+from schemas.names import Key
+
+
+async def get(call: Call[parameters.Read]) -> web.Response:
+    """One setting, now or as it was."""
+    key = str(call.key())
+    await reach(call, call.query.min_revision, call.query.timeout)
+    state = call.parts.replica.state
+    if call.query.at is None:
+        entry, status = state.entries.get(key), call.parts.statuses.get(key)
+    else:
+        entry, status = await _entry_at(call, key, call.query.at), None
+    if entry is None:
+        raise not_found(call.key())
+    return answer(answers.setting(entry, status), headers={"ETag": preconditions.etag(entry.revision)})
+
+
+async def many(call: Call[parameters.List]) -> web.Response:
+    """Settings by type, service, label, phase and text, in pages."""
+    query = call.query
+    await reach(call, query.min_revision, query.timeout)
+    found = _selected(call, query.type, query.service, query.label, phase=query.phase, text=query.text)
+    page, following = answers.page(found, _decoded(query.cursor), query.limit)
+    items = [answers.setting(entry, call.parts.statuses.get(entry.key)) for entry in page]
+    return answer({"items": items, "next_cursor": _encoded(following)})
+
+
+async def revisions(call: Call[parameters.History]) -> web.Response:
+    """Every accepted revision, newest first."""
+    key = str(call.key())
+    if not call.parts.replica.state.history.get(key):
+        raise not_found(call.key())
+    rows = history.history(key, await records(call, key))
+    after = _decoded(call.query.cursor)
+    if after and not after.isdecimal():
+        raise _bad_cursor()
+    rest = [row for row in reversed(rows) if not after or row["revision"] < int(after)]
+    page = rest[: call.query.limit]
+    following = str(page[-1]["revision"]) if len(rest) > len(page) else None
+    return answer({"items": page, "next_cursor": _encoded(following)})
+
+
+async def reconcile(call: Call[parameters.Parameters]) -> web.Response:
+    """Look at the setting now."""
+    key = str(call.key())
+    entry = call.parts.replica.state.entries.get(key)
+    if entry is None:
+        raise not_found(call.key())
+    call.parts.control.look(key)
+    return answer(answers.setting(entry, call.parts.statuses.get(key)), 202)
+
+
+async def export(call: Call[parameters.Export]) -> web.StreamResponse:
+    """Declarations that `apply` takes back."""
+    query = call.query
+    found = _selected(call, query.type, query.service, query.label)
+    declared = [answers.declaration(entry) for entry in found if not entry.retiring]
+    as_yaml = query.format == "yaml" if query.format else "yaml" in call.request.headers.get("Accept", "")
+    if not as_yaml:
+        return answer({"settings": declared})
+    text = documents.yaml_text(declared)
+    return web.Response(text=text, content_type="application/yaml", charset="utf-8")
+
+
+async def reach(call: Call[Any], revision: int | None, timeout_s: float | None) -> None:
+    """Wait until this replica has folded the revision. Raises `Refused` (NotFoldedYet) at the deadline."""
+    if revision is None or await call.parts.replica.reach(revision, timeout_s or call.write_timeout_s):
+        return
+    position = call.parts.replica.state.position
+    raise Refused(Reason.NOT_FOLDED_YET, f"this replica has folded up to revision {position}, not {revision} yet")
+
+
+async def _entry_at(call: Call[Any], key: str, at: str) -> Entry | None:
+    if at.isdecimal() and len(at) < 19:
+        return history.entry_at(key, await records(call, key), int(at))
+    moment = parameters.instant(at, "at")
+    return history.entry_at_time(key, await records(call, key), moment or 0.0)
+
+
+async def records(call: Call[Any], key: str) -> list[tuple[int, Mapping[str, Any]]]:
+    """The change requests at the key's revisions."""
+    found: list[tuple[int, Mapping[str, Any]]] = []
+    for revision in tuple(call.parts.replica.state.history.get(key, ())):
+        record = await call.parts.replica.record(revision - 1)
+        if record is not None:
+            found.append((revision - 1, record))
+    return found
+
+
+def _selected(
+    call: Call[Any], setting_type: str | None, service: str | None, label: list[str], **more: Any
+) -> list[Entry]:
+    """The tenant's entries chosen, by key. `more`: phase and text."""
+    known = parameters.known_service(service, "service")
+    chosen = answers.Selection(call.tenant, setting_type, known, answers.labels_of(label), **more)
+    return answers.select(call.parts.replica.state.entries.values(), call.parts.statuses, chosen)
+
+
+def not_found(key: Key) -> Refused:
+    return Refused(Reason.NOT_FOUND, f"tenant {key.tenant} has no {key.reference}")
+
+
+def _encoded(cursor: str | None) -> str | None:
+    return None if cursor is None else base64.urlsafe_b64encode(cursor.encode()).decode().rstrip("=")
+
+
+def _decoded(cursor: str | None) -> str:
+    if not cursor:
+        return ""
+    try:
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError) as exc:
+        raise _bad_cursor() from exc
+
+
+def _bad_cursor() -> Refused:
+    message = "isn't a cursor of this list: send next_cursor of the page before as it is"
+    return Refused(Reason.MALFORMED, f"cursor {message}", [Fault("?cursor", message)])

@@ -1,0 +1,59 @@
+"""What one line of the route table says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from controlplane.api import bodies
+from controlplane.api.auth import Role
+from controlplane.api.call import Handler
+from controlplane.api.parameters import Parameters
+
+TENANT: Final = "/v1/tenants/{tenant}"
+SETTING: Final = TENANT + "/settings/{type}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a call takes: `schema` is a name under components/schemas."""
+
+    schema: str
+    types: tuple[str, ...] = bodies.JSON
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call gives: `schema` is a name under components/schemas, None when the type says enough."""
+
+    schema: str | None
+    description: str = ""
+    media_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One call."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    role: Role
+    answers: Mapping[int, Answer]
+    query: type[Parameters] = Parameters
+    body: Body | None = None
+    headers: tuple[str, ...] = field(default=())
+    """Request headers that mean something here."""
+
+    @property
+    def name(self) -> str:
+        """Unique: the noun's module and the verb."""
+        return f"{self.handler.__module__.rpartition('.')[2]}.{self.handler.__name__}"
+
+    @property
+    def in_tenant(self) -> bool:
+        """True when the path names a tenant."""
+        return self.path.startswith(TENANT)

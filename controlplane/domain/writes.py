@@ -1,0 +1,139 @@
+"""Requests to declare and retire, turned into the changes of one change request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from controlplane.domain import validation
+from controlplane.domain.errors import Fault, Reason, Refused
+from controlplane.domain.fold import ChangeOutcome, Entry, Refusal, State, applied, judge
+from controlplane.domain.prune import check_share, prune
+from schemas.names import Key
+from schemas.setting import Declaration
+
+Change = dict[str, Any]
+Kinds = Mapping[str, type[BaseModel]]
+
+
+def declare(
+    key: Key, body: Mapping[str, Any], entry: Entry | None, kinds: Kinds, *, expected: int | None = None
+) -> Change:
+    """The change that declares one setting. Raises `Refused` (Invalid) with every fault at once."""
+    document = {"type": key.setting_type, "name": key.name, **body}
+    declaration, faults = validation.check_one(document, kinds)
+    if declaration is not None:
+        faults = _moved_target(declaration, entry, "")
+    if declaration is None or faults:
+        raise invalid(faults)
+    return _change(key, declaration, expected)
+
+
+def declare_all(
+    tenant: str, declarations: Sequence[Any], entries: Mapping[str, Entry], kinds: Kinds, *, prefix: str = "/settings"
+) -> list[Change]:
+    """The changes that declare all of a document. Raises `Refused` (Invalid) with every fault at once."""
+    sound, faults = validation.check(declarations, kinds, prefix)
+    places = {(d.get("type"), d.get("name")): n for n, d in enumerate(declarations) if isinstance(d, Mapping)}
+    changes = []
+    for declaration in sound:
+        key = Key(tenant, declaration.type, declaration.name)
+        path = f"{prefix}/{places[declaration.type, declaration.name]}"
+        faults += _moved_target(declaration, entries.get(str(key)), path)
+        changes.append(_change(key, declaration, None))
+    if faults:
+        raise invalid(faults)
+    return changes
+
+
+def retire(key: str, *, expected: int | None = None, deletion: str | None = None) -> Change:
+    """The change that retires one setting; `deletion` overrides its policy this once."""
+    change: Change = {"op": "retire", "key": key, "expected": expected}
+    return change if deletion is None else {**change, "deletion": deletion}
+
+
+def trial(state: State, change: Change, record: Mapping[str, Any]) -> Entry:
+    """The entry that a declare or retire would leave now. `record`: at, actor, reason, request_id. Raises `Refused`."""
+    refusals = judge(state, [change])
+    entry = applied(state.entries.get(change["key"]), change, state.position, record)
+    if refusals or entry is None:
+        raise refused(refusals)
+    return entry
+
+
+def trial_outcomes(state: State, changes: Sequence[Change], record: Mapping[str, Any]) -> list[ChangeOutcome]:
+    """What would become of the changes now. Raises `Refused`."""
+    refusals = judge(state, changes)
+    if refusals:
+        raise refused(refusals)
+    outcomes = []
+    for change in changes:
+        before = state.entries.get(change["key"])
+        after = applied(before, change, state.position, record)
+        if after is not None:
+            outcomes.append(ChangeOutcome(after.key, _outcome(before, after), after.generation, after.revision))
+    return outcomes
+
+
+def prune_changes(
+    state: State, tenant: str, labels: Mapping[str, str], declared: Sequence[Change], *, allow: bool
+) -> list[Change]:
+    """The retires of an apply with prune. `allow`: also over the safety share. Raises `Refused`."""
+    mine = [entry for entry in state.entries.values() if entry.key.startswith(f"{tenant}/")]
+    found = prune(mine, labels, {change["key"] for change in declared})
+    if not allow:
+        check_share(found)
+    return [retire(key) for key in found.retire]
+
+
+def refused(refusals: Sequence[Refusal]) -> Refused:
+    """The fold's refusals in the words of the caller; the gravest gives the reason."""
+    faults = [Fault(f"/{refusal.key}", _why(refusal)) for refusal in refusals]
+    first = next((r for r in refusals if r.reason == "Protected"), refusals[0])
+    reason = {"Protected": Reason.PROTECTED, "NotFound": Reason.NOT_FOUND}.get(first.reason, Reason.CONFLICT)
+    return Refused(reason, f"{first.key}: {_why(first)}", faults)
+
+
+def invalid(faults: Sequence[Fault]) -> Refused:
+    """The refusal of a document with faults."""
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return Refused(Reason.INVALID, f"the declaration has {count}", faults)
+
+
+def _outcome(before: Entry | None, after: Entry) -> str:
+    if before is None:
+        return "created"
+    if after is before:
+        return "unchanged"
+    return "retired" if after.retiring else "updated"
+
+
+def _change(key: Key, declaration: Declaration, expected: int | None) -> Change:
+    body = validation.stored_body(declaration)
+    return {"op": "declare", "key": str(key), "expected": expected, "body": body}
+
+
+def _moved_target(declaration: Declaration, entry: Entry | None, path: str) -> list[Fault]:
+    """A setting stays at its target: moving it would leave an orphan at the old one that nobody owns."""
+    if entry is None:
+        return []
+    before, after = entry.body["value"].get("target"), declaration.value.get("target")
+    if before == after:
+        return []
+    advice = "a target can't be changed: declare the setting under a new name there, then retire this one"
+    return [Fault(f"{path}/value/target", advice)]
+
+
+def _why(refusal: Refusal) -> str:
+    match refusal.reason:
+        case "Protected":
+            return "is protected: set policy.protect to false first"
+        case "NotFound":
+            return "doesn't exist"
+        case "Conflict" if refusal.revision == 0:
+            return "doesn't exist any more"
+        case "Conflict":
+            return f"is at revision {refusal.revision} now, expected {refusal.expected or 'none'}"
+    return refusal.reason
