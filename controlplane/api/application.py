@@ -24,6 +24,8 @@ from controlplane.domain.errors import Reason, Refused
 
 _log = structlog.get_logger()
 
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS"})
@@ -51,7 +53,7 @@ def _endpoint(route: Route, parts: Parts) -> _Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         caller = _caller(route, parts, request)
         query = parameters.parsed(request.query, route.query)
-        return await route.handler(Call(request, parts, caller, request["request_id"], query))
+        return await route.handler(Call(request, parts, caller, request[REQUEST_ID], query))
 
     return handle
 
@@ -71,17 +73,17 @@ def _answering(parts: Parts) -> Middleware:
     @web.middleware
     async def answering(request: web.Request, handler: _Handler) -> web.StreamResponse:
         started = parts.clock.monotonic()
-        request["request_id"] = uuid.uuid4().hex
+        request[REQUEST_ID] = uuid.uuid4().hex
         try:
             auth.check_host(parts.config.auth, request.host)
-            request["request_id"] = request_id_of(request)
+            request[REQUEST_ID] = request_id_of(request)
             response = await handler(request)
         except ConnectionError:
             raise  # the caller has gone; there is nobody to answer
         except Exception as exc:  # noqa: BLE001 - answered below, and logged and counted when it is a bug
             response = _problem(parts, request, exc)
         if not response.prepared:
-            response.headers.setdefault(CORRELATION, request["request_id"])
+            response.headers.setdefault(CORRELATION, request[REQUEST_ID])
             response.headers["X-Content-Type-Options"] = "nosniff"
         _record(parts, request, response.status, parts.clock.monotonic() - started)
         return response
@@ -90,7 +92,7 @@ def _answering(parts: Parts) -> Middleware:
 
 
 def _problem(parts: Parts, request: web.Request, exc: Exception) -> web.Response:
-    request_id: str = request["request_id"]
+    request_id: str = request[REQUEST_ID]
     if isinstance(exc, HttpProcessingError):
         exc = Refused(Reason.MALFORMED, f"the request can't be read: {exc.message}")
     problem = problems.problem_of(exc, request_id)
@@ -111,7 +113,7 @@ def _record(parts: Parts, request: web.Request, status: int, seconds: float) -> 
         route=route,
         method=method,
         status=status,
-        correlation_id=request["request_id"],
+        correlation_id=request[REQUEST_ID],
         seconds=round(seconds, 4),
     )
 
