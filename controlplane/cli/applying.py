@@ -38,9 +38,9 @@ def apply(
 ) -> None:
     """Declare every setting in the files: all of them, or none.
 
-    coreplane apply -f shop.yaml --wait --reason 'more memory for the sale'
+    $ coreplane apply -f shop.yaml --wait --reason 'more memory for the sale'
 
-    coreplane apply -f shop/ --prune -l app=shop
+    $ coreplane apply -f shop/ --prune -l app=shop
     """
     labels = arguments.labels(label)
     if prune != bool(labels):

@@ -23,7 +23,7 @@ DRAWN = ("targets", "shards")
 def status(context: typer.Context, *, output: Output = Format.TABLE) -> None:
     """Show the daemon: log, lag, shards, targets, and how many settings are in which phase.
 
-    coreplane status -o json
+    $ coreplane status -o json
     """
     found = session.run(context, gather)
     if printing.is_for_machines(output):

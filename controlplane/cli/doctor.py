@@ -4,50 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from controlplane.app import rebuild_projection
-from controlplane.cli import configuration, printing, session, tables, upfile
-from controlplane.cli.daemon_status import target_name, target_trouble
+from controlplane.cli import configuration, findings, printing, session, tables, upfile
 from controlplane.cli.failure import Ended, ExitCode, Failure
+from controlplane.cli.findings import BAD, GOOD, Finding
 from controlplane.cli.printing import Format, Output
 from controlplane.cli.session import DEFAULT_DATA, Data
 from controlplane.client.errors import ApiError, ClientError, DaemonUnreachable
 from controlplane.client.http import CoreplaneClient
 
-Json = dict[str, Any]
-
-GOOD = "good"
-BAD = "bad"
 MARKS = {GOOD: Text("✓", "green"), BAD: Text("✗", "bold red")}
-
-PART_ADVICE = {
-    "log": "look for disk space and permissions of the data directory; nothing is accepted until it can be written",
-    "projection": "it catches up by itself; if it doesn't: stop the daemon, `coreplane doctor --rebuild-projection`",
-    "replica": "it is still reading the log; wait, then look again",
-}
-REASON_ADVICE = {
-    "Unreachable": "start the server, or correct the target's url; it is tried again by itself",
-    "AuthenticationFailed": "correct the target's username or password reference",
-    "SecretNotFound": "set the environment variable or file it names, for the daemon, and start it again",
-}
-STALLED_ADVICE = "`coreplane describe {}` says which field or permission it waits for"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at."""
-
-    check: str
-    state: str
-    message: str
-    advice: str = ""
 
 
 def doctor(
@@ -64,19 +37,19 @@ def doctor(
 ) -> None:
     """Check daemon, log, projection and every target, and say what to do.
 
-    coreplane doctor
+    $ coreplane doctor
 
-    coreplane doctor --rebuild-projection --data .coreplane
+    $ coreplane doctor --rebuild-projection --data .coreplane
     """
     if rebuild:
         _rebuild(config, data)
         return
-    findings = session.run(context, examine)
+    found = session.run(context, examine)
     if printing.is_for_machines(output):
-        printing.show_data([asdict(finding) for finding in findings], output)
+        printing.show_data([asdict(finding) for finding in found], output)
     else:
-        _show(findings)
-    if any(finding.state == BAD for finding in findings):
+        _show(found)
+    if any(finding.state == BAD for finding in found):
         raise Ended(ExitCode.FAILED)
 
 
@@ -87,65 +60,22 @@ async def examine(client: CoreplaneClient) -> list[Finding]:
     except DaemonUnreachable as exc:
         advice = "`coreplane up` starts one; --url or COREPLANE_URL says where else it is"
         return [Finding("daemon", BAD, str(exc), advice)]
-    findings = [Finding("daemon", GOOD, f"answers at {client.url}"), *health_findings(health)]
+    found = [Finding("daemon", GOOD, f"answers at {client.url}"), *findings.of_health(health)]
     try:
         report = await client.status()
         settings = [setting async for setting in client.list_settings(phase="Stalled")]
     except ApiError as exc:
         failure = printing.failure_of(exc)
-        return [*findings, Finding("access", BAD, failure.message, failure.hint)]
+        return [*found, Finding("access", BAD, failure.message, failure.hint)]
     except ClientError as exc:
-        return [*findings, Finding("daemon", BAD, str(exc))]
-    return [*findings, *target_findings(report), *setting_findings(settings)]
+        return [*found, Finding("daemon", BAD, str(exc))]
+    return [*found, *findings.of_targets(report), *findings.of_stalled(settings)]
 
 
-def health_findings(health: Json) -> Iterator[Finding]:
-    """Log and projection, by /readyz: what isn't complained about is well."""
-    troubles = [trouble for trouble in _troubles(health) if isinstance(trouble, dict)]
-    for part in ("log", "projection"):
-        if not any(trouble.get("part") == part for trouble in troubles):
-            yield Finding(part, GOOD, "")
-    for trouble in troubles:
-        part = str(trouble.get("part") or "daemon")
-        message = ": ".join(str(trouble[name]) for name in ("reason", "message") if trouble.get(name))
-        yield Finding(part, BAD, message, PART_ADVICE.get(part, ""))
-    if not health["ready"] and not troubles:
-        yield Finding("ready", BAD, str(health.get("detail") or "the daemon isn't ready yet"), "look again in a moment")
-
-
-def target_findings(report: Json) -> Iterator[Finding]:
-    """Every target of /v1/status."""
-    for target in report.get("targets") or ():
-        name = f"target {target_name(target)}"
-        if target.get("up"):
-            yield Finding(name, GOOD, "")
-        else:
-            advice = REASON_ADVICE.get(str(target.get("reason")), "it is tried again by itself")
-            yield Finding(name, BAD, target_trouble(target) or "not reached yet", advice)
-    if not report.get("targets"):
-        yield Finding("targets", GOOD, "none is declared")
-
-
-def setting_findings(stalled: list[Json]) -> Iterator[Finding]:
-    """Settings that won't go on by themselves."""
-    if not stalled:
-        yield Finding("settings", GOOD, "none is stalled")
-    for setting in stalled:
-        name = f"{setting['setting_type']}/{setting['name']}"
-        yield Finding(name, BAD, tables.message_of(setting), STALLED_ADVICE.format(name))
-
-
-def _troubles(health: Json) -> list[Any]:
-    for name in ("troubles", "reasons"):
-        if isinstance(health.get(name), list):
-            return list(health[name])
-    return []
-
-
-def _show(findings: list[Finding]) -> None:
-    body = [(MARKS[finding.state], finding.check, finding.message) for finding in findings]
+def _show(found: list[Finding]) -> None:
+    body = [(MARKS[finding.state], finding.check, finding.message) for finding in found]
     printing.show(tables.rows(["", "CHECK", "FINDING"], body))
-    advised = [finding for finding in findings if finding.advice]
+    advised = [finding for finding in found if finding.advice]
     if advised:
         printing.show("", Text("What to do", "bold"))
         printing.show(*(Text(f"  {finding.check}: {finding.advice}") for finding in advised))

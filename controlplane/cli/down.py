@@ -22,7 +22,7 @@ def down(
 ) -> None:
     """Stop the `coreplane up` of a data directory and wait until it has ended.
 
-    coreplane down --data .coreplane
+    $ coreplane down --data .coreplane
     """
     wait_s = arguments.duration_s(timeout)
     running = upfile.read(data)

@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 def events(
     context: typer.Context,
-    setting: Annotated[str | None, typer.Argument(metavar="[TYPE/NAME]", help="Only events of this setting.")] = None,
+    setting: Annotated[str | None, typer.Argument(metavar="TYPE/NAME", help="Only events of this setting.")] = None,
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as they happen, until Ctrl-C.")] = False,
     service: Annotated[str | None, typer.Option("--service", help="Only events of this service.")] = None,
@@ -39,9 +39,9 @@ def events(
 ) -> None:
     """Show the last events, oldest first; with -f go on as they happen.
 
-    coreplane events -f --service cache
+    $ coreplane events -f --service cache
 
-    coreplane events cache.redis_user/app --type DriftDetected --since 2h
+    $ coreplane events cache.redis_user/app --type DriftDetected --since 2h
     """
     filters = {
         "service_name": service,

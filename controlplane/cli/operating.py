@@ -20,7 +20,7 @@ def op(
     name: Annotated[str, typer.Argument(metavar="SERVICE.NAME", help="For example cache.invalidate.")],
     argument: Annotated[
         list[str],
-        typer.Argument(metavar="[K=V]...", help="Arguments; values are read as YAML, a.b=1 sets a field of a."),
+        typer.Argument(metavar="K=V", help="Arguments; values are read as YAML, a.b=1 sets a field of a."),
     ] = [],  # noqa: B006 - Typer copies it
     *,
     data: Annotated[
@@ -28,11 +28,11 @@ def op(
     ] = None,
     output: Output = Format.YAML,
 ) -> None:
-    """Run an operation and print its result.
+    r"""Run an operation and print its result.
 
-    coreplane op cache.invalidate namespace=sessions keys='[a, b]'
+    $ coreplane op cache.invalidate namespace=sessions keys='\[a, b]'
 
-    coreplane op cache.inspect --data @inspect.yaml
+    $ coreplane op cache.inspect --data @inspect.yaml
     """
     if "." not in name:
         msg = f"{name!r} is no operation"

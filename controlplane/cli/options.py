@@ -12,7 +12,7 @@ FirstReference = Annotated[
     str, typer.Argument(metavar="TYPE[/NAME]", help="The setting's type, or type/name.", autocompletion=complete_type)
 ]
 NameReference = Annotated[
-    str | None, typer.Argument(metavar="[NAME]", help="The setting's name.", autocompletion=complete_name)
+    str | None, typer.Argument(metavar="NAME", help="The setting's name.", autocompletion=complete_name)
 ]
 Labels = Annotated[
     list[str], typer.Option("--label", "-l", metavar="K=V", help="Only settings with this label; repeat for several.")

@@ -25,7 +25,7 @@ def serve(
 ) -> None:
     """Run the daemon until SIGTERM or Ctrl-C, without backends and example of its own.
 
-    coreplane serve --config /etc/coreplane.yaml
+    $ coreplane serve --config /etc/coreplane.yaml
     """
     overrides = {"data_dir": None if data is None else str(data), "http": {"host": host, "port": port}}
     checked = configuration.load(config, overrides)

@@ -14,6 +14,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from controlplane.cli import upfile
+from controlplane.cli.failure import Failure
 from controlplane.client.errors import ClientError
 from controlplane.client.http import CoreplaneClient
 
@@ -41,6 +42,9 @@ class Session:
     def client(self) -> CoreplaneClient:
         """A client for the daemon."""
         url = self.url or recorded_url(data_dir()) or DEFAULT_URL
+        if not url.startswith(("http://", "https://")):
+            msg = f"{url!r} is no URL of a daemon"
+            raise Failure(msg, hint=f"write for example {DEFAULT_URL}")
         return CoreplaneClient(url, self.token, self.tenant, actor=actor(), attempts=ATTEMPTS)
 
 

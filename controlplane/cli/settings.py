@@ -26,10 +26,10 @@ def get(
     context: typer.Context,
     setting_type: Annotated[
         str | None,
-        typer.Argument(metavar="[TYPE[/NAME]]", help="A type, type/name or service.", autocompletion=complete_type),
+        typer.Argument(metavar="TYPE[/NAME]", help="A type, type/name or service.", autocompletion=complete_type),
     ] = None,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The setting's name.", autocompletion=complete_name)
+        str | None, typer.Argument(metavar="NAME", help="The setting's name.", autocompletion=complete_name)
     ] = None,
     *,
     label: Labels = [],  # noqa: B006 - Typer copies it
@@ -41,9 +41,9 @@ def get(
 ) -> None:
     """Show settings: all, those of a type or service, or one.
 
-    coreplane get cache --phase Stalled
+    $ coreplane get cache --phase Stalled
 
-    coreplane get cache.redis_user app -o yaml --at 15m
+    $ coreplane get cache.redis_user app -o yaml --at 15m
     """
     if setting_type is not None and (name is not None or "/" in setting_type):
         found = session.run(context, lambda client: _one(client, setting_type, name, at))
@@ -90,7 +90,7 @@ def describe(
 ) -> None:
     """Everything about one setting: declaration, conditions, drift, last events.
 
-    coreplane describe cache.redis_user app
+    $ coreplane describe cache.redis_user app
     """
     setting, events = session.run(context, lambda client: _described(client, setting_type, name))
     if printing.is_for_machines(output):
@@ -154,7 +154,7 @@ def delete(
 ) -> None:
     """Retire a setting: its backend object is dealt with by its policy, then the setting is forgotten.
 
-    coreplane delete cache.redis_user app --deletion retain --wait
+    $ coreplane delete cache.redis_user app --deletion retain --wait
     """
     reference = arguments.reference(setting_type, name)
     wait_s = arguments.duration_s(timeout)
@@ -182,7 +182,7 @@ def wait(
 ) -> None:
     """Wait until a setting is Ready (as declared now), Gone, or in another phase. Exit code 3 when it takes too long.
 
-    coreplane wait cache.redis_user/app --for Ready --timeout 30s
+    $ coreplane wait cache.redis_user/app --for Ready --timeout 30s
     """
     reference = arguments.reference(setting_type, name)
     wait_s = arguments.duration_s(timeout)
@@ -216,7 +216,7 @@ def history(
 ) -> None:
     """Every accepted revision of a setting: who changed what, when and why.
 
-    coreplane history cache.redis_user app
+    $ coreplane history cache.redis_user app
     """
     reference = arguments.reference(setting_type, name)
     revisions = session.run(context, lambda client: client.history(*reference))
@@ -229,7 +229,7 @@ def history(
 def export(context: typer.Context, *, label: Labels = [], output: Output = Format.YAML) -> None:  # noqa: B006 - Typer copies it
     """Print declarations, fit for `coreplane apply -f`.
 
-    coreplane export -l team=shop > shop.yaml
+    $ coreplane export -l team=shop > shop.yaml
     """
     declarations = session.run(context, lambda client: client.export(labels=arguments.labels(label)))
     typer.echo(printing.documents(declarations, output), nl=False)
@@ -238,7 +238,7 @@ def export(context: typer.Context, *, label: Labels = [], output: Output = Forma
 def reconcile(context: typer.Context, setting_type: FirstReference, name: NameReference = None) -> None:
     """Have a setting looked at now instead of at its next turn.
 
-    coreplane reconcile cache.redis_user app
+    $ coreplane reconcile cache.redis_user app
     """
     reference = arguments.reference(setting_type, name)
     session.run(context, lambda client: client.reconcile(*reference))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -148,7 +149,8 @@ def explanation(exc: BaseException) -> str:
     if isinstance(exc, asyncio.TimeoutError):
         return "it took too long"
     if isinstance(exc, aiohttp.ClientConnectorError):
-        return exc.strerror or str(exc.os_error)
+        number = exc.os_error.errno or 0
+        return os.strerror(number) if number > 0 else exc.os_error.strerror or str(exc.os_error)
     return str(exc) or type(exc).__name__
 
 

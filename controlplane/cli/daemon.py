@@ -1,0 +1,78 @@
+"""A daemon inside this process, for `serve` and `up`; and what ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from controlplane import app
+from controlplane.cli import printing
+from controlplane.cli.failure import Failure
+from controlplane.config import Config
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """`task` ends when the daemon does: by itself, or because it was told to."""
+
+    url: str
+    task: asyncio.Task[None]
+
+
+@asynccontextmanager
+async def running(config: Config) -> AsyncIterator[Daemon]:
+    """The daemon, ready. It is stopped in order at the end of the block."""
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(app.serve(config, ready=ready.set_result), name="daemon")
+    try:
+        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            task.result()
+            msg = "the daemon ended before it was ready"
+            raise Failure(msg)
+        yield Daemon(ready.result(), task)
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled() and task.exception() is not None and ready.done():
+            printing.stderr().print(f"the daemon ended with {task.exception()!r}", style="red", markup=False)
+
+
+async def until_signal(work: Awaitable[None]) -> None:
+    """Do the work; on the first SIGINT, SIGTERM or SIGHUP cancel it and wait for its end. Later ones change nothing."""
+    task = asyncio.ensure_future(work)
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        if not stopping.is_set():
+            stopping.set()
+            task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stopping.is_set():
+            raise
+    finally:
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+def free_port(wished: int) -> int:
+    """The wished port of the loopback interface while nobody has it, else 0: whichever the system gives."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wished))
+        except OSError:
+            return 0
+    return wished

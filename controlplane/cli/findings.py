@@ -1,0 +1,80 @@
+"""What `coreplane doctor` makes of the daemon's answers, and what it advises. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from controlplane.cli import tables
+from controlplane.cli.daemon_status import target_name, target_trouble
+
+Json = dict[str, Any]
+
+GOOD = "good"
+BAD = "bad"
+
+PART_ADVICE = {
+    "log": "look for disk space and permissions of the data directory; nothing is accepted until it can be written",
+    "projection": "it catches up by itself; if it doesn't: stop the daemon, `coreplane doctor --rebuild-projection`",
+    "replica": "it is still reading the log; wait, then look again",
+}
+REASON_ADVICE = {
+    "Unreachable": "start the server, or correct the target's url; it is tried again by itself",
+    "AuthenticationFailed": "correct the target's username or password reference",
+    "SecretNotFound": "set the environment variable or file it names, for the daemon, and start it again",
+}
+STALLED_ADVICE = "`coreplane describe {}` says which field or permission it waits for"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at."""
+
+    check: str
+    state: str
+    message: str
+    advice: str = ""
+
+
+def of_health(health: Json) -> Iterator[Finding]:
+    """Log and projection, by /readyz: what isn't complained about is well."""
+    troubles = [trouble for trouble in _troubles(health) if isinstance(trouble, dict)]
+    for part in ("log", "projection"):
+        if not any(trouble.get("part") == part for trouble in troubles):
+            yield Finding(part, GOOD, "")
+    for trouble in troubles:
+        part = str(trouble.get("part") or "daemon")
+        message = ": ".join(str(trouble[name]) for name in ("reason", "message") if trouble.get(name))
+        yield Finding(part, BAD, message, PART_ADVICE.get(part, ""))
+    if not health["ready"] and not troubles:
+        yield Finding("ready", BAD, str(health.get("detail") or "the daemon isn't ready yet"), "look again in a moment")
+
+
+def of_targets(report: Json) -> Iterator[Finding]:
+    """Every target of /v1/status."""
+    for target in report.get("targets") or ():
+        name = f"target {target_name(target)}"
+        if target.get("up"):
+            yield Finding(name, GOOD, "")
+        else:
+            advice = REASON_ADVICE.get(str(target.get("reason")), "it is tried again by itself")
+            yield Finding(name, BAD, target_trouble(target) or "not reached yet", advice)
+    if not report.get("targets"):
+        yield Finding("targets", GOOD, "none is declared")
+
+
+def of_stalled(stalled: list[Json]) -> Iterator[Finding]:
+    """Settings that won't go on by themselves."""
+    if not stalled:
+        yield Finding("settings", GOOD, "none is stalled")
+    for setting in stalled:
+        name = f"{setting['setting_type']}/{setting['name']}"
+        yield Finding(name, BAD, tables.message_of(setting), STALLED_ADVICE.format(name))
+
+
+def _troubles(health: Json) -> list[Any]:
+    for name in ("troubles", "reasons"):
+        if isinstance(health.get(name), list):
+            return list(health[name])
+    return []

@@ -1,0 +1,182 @@
+"""`coreplane up`: backends, daemon and example on this machine, by one command.
+
+Theory of operation. One process holds everything: it starts the backends (each a child of ours), then the daemon inside
+itself, declares one target for each backend, applies the example where there is nothing yet, and records itself in
+`<data>/up.json`, by which the other verbs find it. A signal unwinds the same in reverse: record, daemon, backends. What
+was declared stays in the data directory, so that the next `up` goes on where this one ended.
+
+With --detach a second process does all that, in a session of its own and with its output in `<data>/up.log`; the first
+one waits for the record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from controlplane import devstack
+from controlplane.cli import applying, configuration, daemon, detached, documents, printing, tables, upfile, waiting
+from controlplane.cli.failure import Failure
+from controlplane.cli.session import DEFAULT_DATA, Data, actor
+from controlplane.cli.steps import Steps
+from controlplane.client.http import CoreplaneClient
+from controlplane.config import Config
+from controlplane.devstack.stack import Stack
+
+Json = dict[str, Any]
+
+PORT = 8470
+CONVERGE_S = 60.0
+LOG_NAME = "coreplane.log"
+EXAMPLE = Path(devstack.__file__).parent / "example" / "shop.yaml"
+NEXT = (
+    ("coreplane get", "what is declared, and whether it is so"),
+    ("coreplane events -f", "what happens"),
+    ("coreplane describe TYPE NAME", "one setting in full"),
+    ("coreplane apply -f FILE", "change it"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """The options of `up`."""
+
+    data: Path
+    port: int | None = None
+    services: tuple[str, ...] = ()
+    example: bool = True
+    log: str | None = None
+    projection: str | None = None
+
+    def arguments(self) -> list[str]:
+        """As they are typed."""
+        found = ["--data", str(self.data)]
+        found += ["--port", str(self.port)] if self.port is not None else []
+        found += ["--services", ",".join(self.services)] if self.services else []
+        found += [] if self.example else ["--no-example"]
+        found += ["--log", self.log] if self.log else []
+        return found + (["--projection", self.projection] if self.projection else [])
+
+
+def up(
+    *,
+    data: Data = DEFAULT_DATA,
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65_535, help="Of the daemon; else 8470, or a free one.")
+    ] = None,
+    services: Annotated[
+        str | None, typer.Option("--services", metavar="A,B", help="Only backends of these services.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is ready; `down` stops it.")] = False,
+    no_example: Annotated[bool, typer.Option("--no-example", help="Declare the targets only.")] = False,
+    log: Annotated[str | None, typer.Option("--log", metavar="URL", help="Of the log; else a file in DATA.")] = None,
+    projection: Annotated[
+        str | None, typer.Option("--projection", metavar="URL", help="Of the projection; else a file in DATA.")
+    ] = None,
+) -> None:
+    """Find or install backends, start them and the daemon, apply an example. Ctrl-C stops it all; the data stays.
+
+    $ coreplane up
+
+    $ coreplane up --detach --data /var/tmp/shop --port 8480
+    """
+    data = data.resolve()
+    running = upfile.alive(data)
+    if running is not None:
+        msg = f"coreplane is up on {data} already: {running.url} (pid {running.pid})"
+        raise Failure(msg, hint=f"coreplane down --data {data}")
+    _make(data)
+    named = tuple(part.strip() for part in (services or "").split(",") if part.strip())
+    wishes = Wishes(data, port, named, not no_example, log, projection)
+    if detach:
+        url = detached.start(data, wishes.arguments())
+        asyncio.run(_greet(url, data, "coreplane down stops it"))
+    else:
+        asyncio.run(daemon.until_signal(stay_up(wishes)))
+        printing.stderr().print("coreplane is down")
+
+
+async def stay_up(wishes: Wishes) -> None:
+    """Everything, until cancelled or until the daemon ends."""
+    steps = Steps()
+    async with Stack(wishes.data, wishes.services, steps) as stack:
+        os.environ.update(stack.environment())
+        config = _config(wishes)
+        steps("daemon", "starting")
+        async with daemon.running(config) as running:
+            steps("daemon", f"ready at {running.url}", done=True)
+            async with CoreplaneClient(running.url, actor=actor()) as client:
+                await _declare(client, stack.targets(), example=wishes.example)
+            upfile.write(wishes.data, upfile.this_process(running.url, stack.backends()))
+            try:
+                await _attend(running, wishes.data)
+            finally:
+                upfile.remove(wishes.data)
+
+
+def _make(data: Path) -> None:
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as exc:
+        msg = f"can't make the data directory {data}: {exc.strerror}"
+        raise Failure(msg, hint="name another one with --data") from exc
+
+
+def _config(wishes: Wishes) -> Config:
+    port = daemon.free_port(PORT) if wishes.port is None else wishes.port
+    content = {
+        "data_dir": str(wishes.data),
+        "http": {"port": port},
+        "log": {"url": wishes.log},
+        "projection": {"url": wishes.projection},
+    }
+    return configuration.checked(configuration.merged({}, content), "the command line")
+
+
+async def _attend(running: daemon.Daemon, data: Path) -> None:
+    """Greet, then wait for the daemon's end."""
+    greeting = asyncio.create_task(_greet(running.url, data, "Ctrl-C stops it"), name="greeting")
+    try:
+        await asyncio.wait({greeting, running.task}, return_when=asyncio.FIRST_COMPLETED)
+        if greeting.done():
+            greeting.result()
+        await running.task
+    finally:
+        greeting.cancel()
+        await asyncio.wait({greeting})
+
+
+async def _declare(client: CoreplaneClient, targets: Sequence[Json], *, example: bool) -> None:
+    """The targets always, since their ports may have changed; the example only where there is nothing else."""
+    await client.apply(targets, reason="coreplane up")
+    if not example:
+        return
+    others = [s async for s in client.list_settings() if not s["setting_type"].endswith(".target")]
+    if not others:
+        await applying.declare(client, documents.load([str(EXAMPLE)]), reason="the example of coreplane up")
+
+
+async def _greet(url: str, data: Path, ending: str) -> None:
+    """Watch everything declared converge, then say where it is and what to do next."""
+    async with CoreplaneClient(url, actor=actor()) as client:
+        declared = [setting async for setting in client.list_settings()]
+        watch = waiting.Watch({f"{s['setting_type']}/{s['name']}": s["generation"] for s in declared})
+        with waiting.Progress() as progress:
+            in_time = await waiting.settle(client, watch, CONVERGE_S, progress)
+        final = [setting async for setting in client.list_settings()]
+    printing.show(tables.settings_table(final, time.time()), "")
+    try:
+        waiting.conclude(watch, in_time=in_time, wait_s=CONVERGE_S)
+    except Failure as exc:
+        printing.complain(exc)  # the daemon is up all the same, and keeps trying
+    facts: list[tuple[str, str | Text]] = [("API", url), ("Dashboard", f"{url}/"), ("Data", str(data))]
+    printing.show(tables.facts([*facts, ("Log", str(data / LOG_NAME))]), "")
+    printing.show(tables.facts(NEXT), "", Text(ending, "dim"))
