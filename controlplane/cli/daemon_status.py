@@ -16,7 +16,7 @@ from controlplane.client.http import CoreplaneClient
 
 Json = dict[str, Any]
 
-DRAWN = ("targets", "shards")
+DRAWN = ("targets", "shards", "settings", "phases")
 """Parts of /v1/status with a picture of their own."""
 
 
@@ -39,19 +39,19 @@ async def gather(client: CoreplaneClient) -> Json:
     async for setting in client.list_settings():
         phase = tables.phase_of(setting)
         phases[phase] = phases.get(phase, 0) + 1
-    return {"url": client.url, "tenant": client.tenant, **report, "settings": phases}
+    return {"url": client.url, "tenant": client.tenant, **report, "phases": phases}
 
 
 def picture(report: Json) -> list[RenderableType]:
     """The report for people."""
     head: list[tuple[str, str | Text]] = []
     for name, value in report.items():
-        if name == "settings" or name in DRAWN:
+        if name in DRAWN:
             continue
         head += _facts(name, value)
     if "shards" in report:
         head.append(("Shards", _shards(report["shards"])))
-    head.append(("Settings", _phases(report["settings"])))
+    head.append(("Settings", _phases(report["phases"])))
     parts: list[RenderableType] = [tables.facts(head)]
     targets = report.get("targets") or ()
     if targets:
@@ -89,8 +89,18 @@ def _facts(name: str, value: Any) -> list[tuple[str, str | Text]]:
     """One line for a value, one for each part of a map."""
     title = name.replace("_", " ").capitalize() if name != "url" else "URL"
     if isinstance(value, Mapping):
-        return [(f"{title} {key.replace('_', ' ')}", tables.compact(inner)) for key, inner in value.items()]
-    return [(title, tables.compact(value))]
+        return [(f"{title} {key.replace('_', ' ')}", _plain(inner)) for key, inner in value.items()]
+    if isinstance(value, list):
+        return [(title, ", ".join(tables.compact(inner) for inner in value) or "-")]
+    return [(title, _plain(value))]
+
+
+def _plain(value: Any) -> str:
+    return (
+        {True: "yes", False: "no", None: "-"}.get(value, "")
+        if value is None or isinstance(value, bool)
+        else tables.compact(value)
+    )
 
 
 def _shards(shards: Any) -> str:

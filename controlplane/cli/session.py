@@ -103,7 +103,7 @@ def complete_type(incomplete: str) -> list[str]:
     async def types() -> list[str]:
         async with from_environment().client() as client:
             schemas = await client.schemas()
-        return sorted(schemas.get("types", schemas))
+        return [item["type"] for item in schemas["items"] if "." in item["type"]]
 
     return [name for name in _answered(types) if name.startswith(incomplete)]
 

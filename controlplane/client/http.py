@@ -28,6 +28,8 @@ TIMEOUT_S = 15.0
 ATTEMPTS = 4
 PAGE = 500
 WAIT_S = 30.0
+OPERATION_S = 60.0
+"""Longest time the daemon gives an operation."""
 
 
 class CoreplaneClient:
@@ -208,7 +210,14 @@ class CoreplaneClient:
     ) -> Json:
         """Run the operation `service.name` → `{operation_id, result}`. Never repeated once it may have begun."""
         path = f"{self._root}/operations/{segment(name)}"
-        request = Request("POST", path, body=dict(body or {}), headers=_given_key(idempotency_key), repeatable=False)
+        request = Request(
+            "POST",
+            path,
+            body=dict(body or {}),
+            headers=_key(idempotency_key),
+            repeatable=False,
+            extra_time_s=OPERATION_S,
+        )
         return dict((await self._transport.call(request)).body)
 
     async def stream(
@@ -243,7 +252,7 @@ class CoreplaneClient:
     # The daemon itself
 
     async def schemas(self, setting_type: str | None = None) -> Json:
-        """JSON Schemas of the settings types, or of one."""
+        """What schemas there are, `{items: [{type, url}]}`; or the JSON Schema of one type's values."""
         return await self._read("/v1/schemas" + (f"/{segment(setting_type)}" if setting_type else ""), {})
 
     async def status(self) -> Json:
@@ -290,10 +299,6 @@ def _items(body: Any, name: str) -> list[Json]:
 
 def _key(given: str | None) -> dict[str, str]:
     return {"Idempotency-Key": given or str(uuid.uuid4())}
-
-
-def _given_key(given: str | None) -> dict[str, str]:
-    return {"Idempotency-Key": given} if given else {}
 
 
 def _conditions(if_match: int | None, *, if_absent: bool) -> dict[str, str]:

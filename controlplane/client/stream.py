@@ -29,6 +29,8 @@ PAUSE_INITIAL_S = 0.2
 PAUSE_CAP_S = 10.0
 SILENCE_S = 60.0
 """The daemon sends a comment at least every 15 s; a connection silent for this long is dead."""
+ENDINGS = frozenset({"dropped", "failed"})
+"""What the daemon says last before it ends a connection itself; no events, but their ids are places to resume from."""
 READ_BYTES = 64 * 1024
 
 Watcher = Callable[[bool], None]
@@ -72,7 +74,7 @@ class EventStream:
                     async for event in connection:
                         self._failures = 0
                         self.last_event_id = event.id or self.last_event_id
-                        if event.data:
+                        if event.data and event.event not in ENDINGS:
                             yield _event(event)
             except ApiError as exc:
                 if exc.status not in {429, 502, 503, 504}:

@@ -2,9 +2,9 @@
 
 What is retried follows from what may be repeated. A read can always be. A write carries an Idempotency-Key that stays
 the same over its retries, so that the daemon answers with the first result whatever became of the first try; it is
-repeated when the connection broke (outcome unknown) and on 504 (outcome unknown). 429 and 503 say that nothing was
-begun, so they are repeated for everything. `Retry-After` is honoured, within bounds. An operation acts on a backend and
-is only repeated when it can't have begun.
+repeated when the connection broke (outcome unknown), on 503 (nothing stored) and on 504 (outcome unknown). An operation
+acts on a backend, and the daemon remembers its key only while it runs: it is repeated only when it can't have begun, on
+429 or when there was no connection. `Retry-After` is honoured, within bounds.
 """
 
 from __future__ import annotations
@@ -156,13 +156,17 @@ def explanation(exc: BaseException) -> str:
 
 def _may_repeat(request: Request, exc: BaseException) -> bool:
     if isinstance(exc, ApiError):
-        repeatable = {429, 503, 504} if "Idempotency-Key" in request.headers else {429, 503}
+        repeatable = {429} if not request.repeatable else {429, 503, 504} if _is_keyed(request) else {429, 503}
         return exc.status in repeatable and (exc.retry_after_s or 0.0) <= MAX_RETRY_AFTER_S
     if isinstance(exc, aiohttp.InvalidURL):
         return False
     if not request.repeatable:
         return isinstance(exc, aiohttp.ClientConnectorError)
     return isinstance(exc, aiohttp.ClientError | TimeoutError)
+
+
+def _is_keyed(request: Request) -> bool:
+    return "Idempotency-Key" in request.headers
 
 
 def _pause_s(state: RetryCallState) -> float:

@@ -9,7 +9,7 @@ from controlplane.client.transport import Request, _may_repeat, parsed, problem_
 
 READ = Request("GET", "/x")
 WRITE = Request("PUT", "/x", headers={"Idempotency-Key": "k"})
-OPERATION = Request("POST", "/x", repeatable=False)
+OPERATION = Request("POST", "/x", headers={"Idempotency-Key": "k"}, repeatable=False)
 
 
 def refused() -> aiohttp.ClientConnectorError:
@@ -52,7 +52,7 @@ def test_gone_knows_the_oldest_cursor() -> None:
         (WRITE, 503, True),
         (WRITE, 504, True),
         (WRITE, 412, False),
-        (OPERATION, 503, True),
+        (OPERATION, 503, False),
         (OPERATION, 429, True),
         (OPERATION, 504, False),
         (OPERATION, 502, False),
