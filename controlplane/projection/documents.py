@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from controlplane.log import codec
 from controlplane.log.ports import Entry, Place, Stream
+from schemas.event import InfrastructureEvent
+from schemas.metric import InfrastructureMetric
 
 
 class EventDocument(NamedTuple):
@@ -72,11 +74,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 DEEPEST: Final = 64
 """Levels of nesting in a document: what is stored must be readable, by recursion, wherever it is asked for."""
-_EVENT_FIELDS: Final = frozenset(
-    ("id", "event_type", "timestamp", "service_name", "details", "status", "tenant", "setting", "generation")
-    + ("revision", "actor", "correlation_id", "causation_id", "shard")
-)
-_METRIC_FIELDS: Final = frozenset({"id", "metric_type", "timestamp", "service_name", "value", "tags", "tenant"})
+_EVENT_FIELDS: Final = frozenset(InfrastructureEvent.model_fields)
+_METRIC_FIELDS: Final = frozenset(InfrastructureMetric.model_fields)
 
 
 def documents(entries: Iterable[Entry]) -> Batch:
