@@ -166,7 +166,9 @@ def unanswered(status: KeyStatus, now: float, reason: str, message: str) -> KeyS
 def drifted(status: KeyStatus, now: float, differences: Sequence[tuple[str, Any, Any]]) -> KeyStatus:
     """Observed differs from what was converged before on owned paths."""
     paths = ", ".join(path for path, _, _ in differences) or "/"
-    status = replace(status, drift=tuple((path, desired, observed) for path, desired, observed in differences))
+    status = replace(
+        status, drift=tuple((path, plain(desired), plain(observed)) for path, desired, observed in differences)
+    )
     return conditioned(
         status, now, Drifted=("True", "OutOfBandChange", paths), Ready=("False", "Drifted", f"differs on {paths}")
     )
@@ -177,6 +179,19 @@ def undrifted(status: KeyStatus, now: float) -> KeyStatus:
     if not status.drift and not status.holds("Drifted"):
         return status
     return conditioned(replace(status, drift=()), now, Drifted=("False", "Superseded", ""))
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON, so that a status equals itself after a round trip through the journal."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, set | frozenset):
+        return sorted((plain(inner) for inner in value), key=repr)
+    return str(value)
 
 
 def public(status: KeyStatus) -> dict[str, Any]:
