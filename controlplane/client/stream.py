@@ -72,10 +72,7 @@ class EventStream:
             try:
                 async with aclosing(self._connection()) as connection:
                     async for event in connection:
-                        self._failures = 0
-                        self.last_event_id = event.id or self.last_event_id
-                        if event.data and event.event not in ENDINGS:
-                            yield _event(event)
+                        yield event
             except ApiError as exc:
                 if exc.status not in {429, 502, 503, 504}:
                     raise
@@ -85,7 +82,7 @@ class EventStream:
             self._tell(connected=False)
             await self._pause()
 
-    async def _connection(self) -> AsyncGenerator[ServerSentEvent, None]:
+    async def _connection(self) -> AsyncGenerator[StreamEvent, None]:
         """What one connection delivers."""
         headers = {"Accept": "text/event-stream"}
         query = dict(self._query)
@@ -102,11 +99,18 @@ class EventStream:
             self._tell(connected=True)
             parser = SseParser(self.last_event_id or "")
             while chunk := await response.content.read(READ_BYTES):
-                for event in parser.feed(chunk):
-                    yield event
+                for event in map(self._place, parser.feed(chunk)):
+                    if event.data and event.event not in ENDINGS:
+                        yield _event(event)
                 # An id without data moves the place too: it says where we are before the first event.
                 self.last_event_id = parser.last_id or self.last_event_id
                 self._retry_s = parser.retry_s
+
+    def _place(self, event: ServerSentEvent) -> ServerSentEvent:
+        """The event, after which we are at its id."""
+        self._failures = 0
+        self.last_event_id = event.id or self.last_event_id
+        return event
 
     async def _pause(self) -> None:
         bound = min(PAUSE_CAP_S, PAUSE_INITIAL_S * 2.0**self._failures)
