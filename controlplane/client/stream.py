@@ -105,10 +105,10 @@ class EventStream:
                 # An id without data moves the place too: it says where we are before the first event.
                 self.last_event_id = parser.last_id or self.last_event_id
                 self._retry_s = parser.retry_s
+                self._failures = 0
 
     def _place(self, event: ServerSentEvent) -> ServerSentEvent:
         """The event, after which we are at its id."""
-        self._failures = 0
         self.last_event_id = event.id or self.last_event_id
         return event
 
