@@ -3,11 +3,11 @@
 Theory of operation. The stream hands out every event after a cursor exactly once over all its reconnections, so a
 process that was away replays what it missed. Until the first connection stands nothing is known: the memory isn't used.
 While a connection is away, the memory is used for `max_disconnected_s` more. When the place in the stream is gone
-(retention), or a connection broke before the first event told us our place, something may have been missed: `lost` is
-called, and the memory emptied.
+(retention), something may have been missed: `lost` is called, and the memory emptied.
 
 A connection that stands again isn't trusted at once: the replay is still to come. `connected` is called, the cache asks
-the authority which revision was completed last, and says `caught_up` when that has arrived here.
+the authority which revision was completed last, and says `caught_up` when that has arrived here, or when it has emptied
+the memory because it didn't arrive.
 
 Revisions: an invalidation has the revision of its OperationStarted. Several may run at once and end in another order,
 so a revision is reached when its end was seen, or a later one's and no earlier one is known to be still running.
@@ -175,7 +175,7 @@ class Feed:
 
     def _watch(self, connected: bool) -> None:  # noqa: FBT001 - the stream's callback is positional
         if connected and self._ever_connected and self.cursor is None:
-            self._lose()
+            self._listener.changed()
         if self._caught_up and not connected:
             self._trusted_until = asyncio.get_running_loop().time() + self._max_disconnected_s
         self._connected, self._caught_up = connected, False
