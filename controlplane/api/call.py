@@ -86,8 +86,8 @@ def request_id_of(request: web.Request) -> str:
     if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
         message = "Idempotency-Key is 1 to 200 visible ASCII letters"
         raise Refused(Reason.MALFORMED, message, [Fault("Idempotency-Key", message)])
-    if tenant is None:
-        return uuid.uuid4().hex
+    if tenant is None or not _NAME.fullmatch(tenant):
+        return uuid.uuid4().hex  # the id goes into a header: nothing from a path that wasn't looked at
     if key is None:
         return f"{tenant}/{uuid.uuid4()}"
     return key if key.startswith(f"{tenant}/") else f"{tenant}/{key}"

@@ -74,6 +74,7 @@ class _Reader:
         self._response = web.StreamResponse(headers=headers)
         self._response.content_type = "text/event-stream"
         self._response.charset = "utf-8"
+        self._response.force_close()
 
     async def run(self) -> web.StreamResponse:
         """Until the reader leaves, stalls, or the daemon stops."""

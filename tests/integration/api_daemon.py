@@ -1,0 +1,166 @@
+"""The HTTP application over a real log in memory, without a controller: what the API does by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from aiohttp import ClientResponse
+from aiohttp.test_utils import TestClient, TestServer
+
+from controlplane.api.parts import Parts
+from controlplane.api.routes import create_app
+from controlplane.api.stream import Streams
+from controlplane.config import AuthConfig, Config, HttpConfig, Token
+from controlplane.domain.events import Fact, Subject, event, headers
+from controlplane.domain.status import KeyStatus, converged, to_wire
+from controlplane.log import codec
+from controlplane.log.memory import MemoryLog
+from controlplane.log.ports import Commit, Outgoing
+from controlplane.projection.projector import Projector
+from controlplane.projection.sqlite import SqliteStore
+from controlplane.runtime.clock import SystemClock
+from controlplane.runtime.replica import Replica
+from controlplane.runtime.statuses import StatusView
+from controlplane.runtime.supervisor import Supervisor
+from controlplane.telemetry.metrics import Metrics
+from reconcilers.contract import Service
+from schemas.event import EventType
+from schemas.kinds import KINDS
+from schemas.names import event_id
+
+BASE = "/v1/tenants/default"
+TARGET = f"{BASE}/settings/cache.target/main"
+USER = f"{BASE}/settings/cache.redis_user/app"
+
+REDIS: dict[str, Any] = {"kind": "redis", "url": "redis://localhost:6379"}
+APP: dict[str, Any] = {"target": "main", "commands": ["+@read"], "keys": ["app:*"]}
+
+
+@dataclass
+class Looked:
+    """A controller that only remembers what it was asked to look at."""
+
+    keys: list[str] = field(default_factory=list)
+    targets: list[dict[str, Any]] = field(default_factory=list)
+
+    def look(self, key: str) -> None:
+        self.keys.append(key)
+
+    def report(self) -> dict[str, Any]:
+        return {"shards": [0], "targets": self.targets}
+
+
+@dataclass
+class Ran:
+    """Operations that answer with what they were given."""
+
+    def known(self, name: str) -> bool:
+        return name == "cache.echo"
+
+    async def run(
+        self, tenant: str, name: str, body: Mapping[str, Any], *, actor: str, request_id: str
+    ) -> dict[str, Any]:
+        return {"operation_id": request_id, "result": {"tenant": tenant, "name": name, "body": body, "actor": actor}}
+
+
+@dataclass
+class Api:
+    """The application, a client to it, and the log below it."""
+
+    client: TestClient[Any, Any]
+    parts: Parts
+    log: MemoryLog
+    looked: Looked
+    sequence: int = 0
+
+    async def call(self, method: str, path: str, status: int | None = None, **more: Any) -> Any:
+        """The JSON of the answer; fails when the status isn't the one expected."""
+        response = await self.client.request(method, path, **more)
+        text = await response.text()
+        assert status is None or response.status == status, f"{response.status}: {text}"
+        return json.loads(text)
+
+    async def raw(self, method: str, path: str, **more: Any) -> ClientResponse:
+        response = await self.client.request(method, path, **more)
+        await response.read()
+        return response
+
+    async def put(self, path: str, value: Mapping[str, Any], status: int | None = None, **more: Any) -> Any:
+        return await self.call("PUT", path, status, json={"value": value, **more})
+
+    async def converge(self, key: str, generation: int) -> None:
+        """Write the status that a controller would: this generation is observed as declared."""
+        status = KeyStatus(key, revision=1, observed_generation=generation)
+        await self._commit(Commit(statuses=[Outgoing(key, codec.encode(to_wire(converged(status, 0.0, key))))]))
+
+    async def happen(self, event_type: EventType, setting: str, shard: int = 0, **details: Any) -> str:
+        """Write an event; its id."""
+        self.sequence += 1
+        ident = event_id("test", self.sequence)
+        tenant, setting_type, _ = setting.split("/")
+        subject = Subject(tenant, setting_type.partition(".")[0], setting)
+        made = event(Fact(event_type, details), subject, event_id=ident, now=float(self.sequence), shard=shard)
+        outgoing = Outgoing(setting, codec.encode(made), headers(str(event_type), subject.service, tenant))
+        await self._commit(Commit(events=[outgoing]), shard)
+        return ident
+
+    async def _commit(self, commit: Commit, shard: int = 0) -> None:
+        writer = await self.log.journal.open_shard(shard)
+        await writer.commit(commit)
+        await writer.close()
+
+
+def token(name: str, role: Any, tenants: tuple[str, ...] = ("*",)) -> Token:
+    """A token whose secret is `secret-{name}`."""
+    return Token(name=name, sha256=hashlib.sha256(f"secret-{name}".encode()).hexdigest(), role=role, tenants=tenants)
+
+
+def bearer(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer secret-{name}"}
+
+
+@asynccontextmanager
+async def daemon(
+    *,
+    tokens: tuple[Token, ...] = (),
+    http: HttpConfig | None = None,
+    streams: Streams | None = None,
+    services: Mapping[str, Service] | None = None,
+    **other: Any,
+) -> AsyncIterator[Api]:
+    """The application, running. `other`: parts to be replaced."""
+    config = Config(http=http or HttpConfig(), auth=AuthConfig(tokens=tokens), tenants=("default", "other"))
+    log, clock, metrics = MemoryLog(shards=4), SystemClock(), Metrics()
+    replica, statuses = Replica(log.settings, clock, metrics), StatusView(log.journal)
+    directory = TemporaryDirectory(prefix="coreplane-api-")
+    store = SqliteStore(Path(directory.name) / "projection.sqlite")
+    projector = Projector(log.journal, store, metrics)
+    looked = Looked()
+    parts = Parts(config, replica, statuses, log.journal, store, looked, Ran(), KINDS, services or {}, metrics, clock)
+    parts = replace(parts, **other)
+    supervisor = Supervisor(metrics)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(directory)
+        stack.push_async_callback(log.close)
+        stack.push_async_callback(store.close)
+        stack.push_async_callback(supervisor.stop)
+        for name, run in (("replica", replica.run), ("statuses", statuses.run), ("projector", projector.run)):
+            supervisor.start(name, run)
+        client = await stack.enter_async_context(TestClient(TestServer(create_app(parts, streams))))
+        yield Api(client, parts, log, looked)
+
+
+async def until(condition: Any, timeout_s: float = 10.0) -> Any:
+    """The first true result of the async `condition`; fails when there is none in time."""
+    async with asyncio.timeout(timeout_s):
+        while not (found := await condition()):  # noqa: ASYNC110 - it lies behind HTTP and has no event
+            await asyncio.sleep(0.01)
+    return found
