@@ -131,9 +131,11 @@ def fold(state: State, offset: int, record: Mapping[str, Any]) -> Verdict:
         request_id = record["request_id"]
         verdict = state.verdicts.get(request_id)
         if verdict is None or verdict.offset <= offset - REMEMBERED_OFFSETS:
-            if verdict is not None:
-                del state.verdicts[request_id]
-            verdict = state.verdicts[request_id] = _decide(state, offset, record, request_id)
+            repeated_late = verdict is not None
+            verdict = _decide(state, offset, record, request_id)
+            if repeated_late:
+                del state.verdicts[request_id]  # so that it is put at the end: oldest first
+            state.verdicts[request_id] = verdict
     except (KeyError, TypeError, AttributeError) as exc:
         raise UnknownRecord(offset, f"not a change request of version {VERSION} ({exc!r})") from exc
     state.position = offset + 1
@@ -167,7 +169,8 @@ def applied(entry: Entry | None, change: Mapping[str, Any], offset: int, record:
     if entry is None:
         key, generation, since, created_at = change["key"], 1, revision, at
     else:
-        key, before, generation, _, since, created_at, *_ = entry
+        key, before, generation = entry.key, entry.body, entry.generation
+        since, created_at = entry.created_revision, entry.created_at
         if value != before["value"] or not _same(before, body):
             generation += 1
         elif is_unchanged(entry, change):
