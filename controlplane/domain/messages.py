@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, Final, get_args
@@ -40,6 +41,8 @@ _TYPES: Final = {
     "missing": "is required",
 }
 
+_SHOULD: Final = re.compile(r"^[A-Z][a-z]+ should ")
+
 _SECRET: Final = "must be a reference to a secret, {from_env: NAME} or {from_file: PATH}; never the secret itself"  # noqa: S105
 
 
@@ -47,7 +50,10 @@ def faults_of(exc: ValidationError, document: Any, model: type[BaseModel], prefi
     """One fault a path, in document order; the alternatives of a union are joined by "or"."""
     found: dict[str, list[str]] = {}
     for error in exc.errors(include_url=False, include_input=False):
-        path = prefix + pointer(*_path(error, document))
+        parts = _path(error, document)
+        if _only_short_of_faulty_items(error, document, parts):
+            continue
+        path = prefix + pointer(*parts)
         messages = found.setdefault(path, [])
         message = _message(error, model)
         if message not in messages:
@@ -74,6 +80,15 @@ def _path(error: ErrorDetails, document: Any) -> list[str | int]:
     return path
 
 
+def _only_short_of_faulty_items(error: ErrorDetails, document: Any, parts: list[str | int]) -> bool:
+    """True for a list that is too short only because pydantic doesn't count its faulty items."""
+    if error["type"] != "too_short":
+        return False
+    for part in parts:
+        document = document[part]
+    return bool(len(document) >= error["ctx"]["min_length"])
+
+
 def _holds(document: Any, part: str | int) -> bool:
     if isinstance(document, list):
         return isinstance(part, int) and part < len(document)
@@ -96,9 +111,7 @@ def _message(error: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _reworded(message: str) -> str:
-    for before in ("Input should be ", "Value should be "):
-        if message.startswith(before):
-            return "must be " + message.removeprefix(before)
+    message = _SHOULD.sub("must ", message).replace(" after validation", "")
     return message[:1].lower() + message[1:]
 
 

@@ -96,11 +96,23 @@ def test_all_faults_of_all_declarations_come_at_once_with_their_pointers():
         ({"target": 5}, "/value/target", "must be text"),
         ({"tags": {"a/b~c": 1}}, "/value/tags/a~1b~0c", "must be text"),
         ({"password": {}}, "/value/password", "give exactly one of from_env or from_file"),
-        ({"password": {"from_env": ""}}, "/value/password/from_env", "string should have at least 1 character"),
+        ({"password": {"from_env": ""}}, "/value/password/from_env", "must have at least 1 character"),
     ],
 )
 def test_a_fault_in_a_value_says_where_and_what_to_do(value: dict[str, Any], path: str, message: str):
     assert of_value(**value) == {path: message}
+
+
+def test_a_list_is_called_too_short_only_when_it_is():
+    class Value(BaseModel):
+        items: Annotated[tuple[int, ...], Field(min_length=2)]
+
+    kinds = {"cache.thing": Value}
+    _, found = check_one(document(value={"items": [1, "x", 3]}), kinds)
+    assert found == [Fault("/value/items/1", "must be a whole number")]
+    _, found = check_one(document(value={"items": ["x"]}), kinds)
+    assert [fault.path for fault in found] == ["/value/items/0", "/value/items"]
+    assert found[1].message.startswith("must have at least 2 items")
 
 
 def test_a_secret_in_the_wrong_place_is_not_repeated_in_the_message():
