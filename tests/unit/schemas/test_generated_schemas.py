@@ -41,22 +41,21 @@ def test_every_schema_is_a_valid_json_schema(name: str):
     Draft202012Validator.check_schema(read(generate.DIRECTORY / f"{name}.json"))
 
 
-def test_check_says_what_is_stale_and_writing_mends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_check_says_what_is_stale_and_writing_mends_it(tmp_path: Path):
     assert generate.write(tmp_path) == sorted(f"{name}.json" for name in generate.PUBLIC)
     (tmp_path / "event.json").write_text("{}", encoding="utf-8")
     (tmp_path / "gone.json").write_text("{}", encoding="utf-8")
     assert generate.stale(tmp_path) == ["event.json", "gone.json"]
     assert generate.write(tmp_path) == ["event.json", "gone.json"]
     assert generate.stale(tmp_path) == []
-    assert generate.main(["--check"]) == 0
-    assert capsys.readouterr().out == ""
 
 
 def test_check_fails_and_names_the_file_when_one_is_stale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     generate.write(tmp_path)
-    (tmp_path / "metric.json").unlink()
     monkeypatch.setattr(generate.stale, "__defaults__", (tmp_path,))
+    assert generate.main(["--check"]) == 0
+    (tmp_path / "metric.json").unlink()
     assert generate.main(["--check"]) == 1
     assert capsys.readouterr().out == "stale: metric.json\n"
