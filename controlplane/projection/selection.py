@@ -68,13 +68,13 @@ def slots(wanted: MetricFilter, one_series: int, interval_us: int, limit: int) -
     """Rows (slot, value) of one series, oldest first; the slot begins at slot * interval_us."""
     where, parameters = _where(_point_terms(wanted, one_series))
     slot = f"at_us / {interval_us:d}"
-    if wanted.aggregate is Aggregate.P95:
+    if wanted.aggregate == Aggregate.P95:
         ranked = (
             f"SELECT {slot} AS slot, value, row_number() OVER (PARTITION BY {slot} ORDER BY value) AS r,"  # noqa: S608
             f" count(*) OVER (PARTITION BY {slot}) AS n FROM points WHERE {where}"
         )
         sql = f"SELECT slot, value FROM ({ranked}) WHERE r = (95 * n + 99) / 100 ORDER BY slot LIMIT ?"  # noqa: S608
-    elif wanted.aggregate is Aggregate.LAST:
+    elif wanted.aggregate == Aggregate.LAST:
         # With max(), SQLite takes the other columns from the row that has the maximum.
         sql = f"SELECT {slot} AS slot, value, max(at_us) FROM points WHERE {where} GROUP BY slot ORDER BY slot LIMIT ?"  # noqa: S608
     else:
