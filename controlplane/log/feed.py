@@ -55,6 +55,13 @@ class Feed(Generic[StoredT]):
             self._drop_oldest()
         self._wake()
 
+    def skip(self) -> None:
+        """Send all tails back to the store: something was stored that wasn't published."""
+        self._items.clear()
+        self._size_bytes = 0
+        self.end += 1
+        self._wake()
+
     def is_closed(self) -> bool:
         """True when nothing will be published any more."""
         return self._closed

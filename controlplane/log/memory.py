@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from controlplane.log.feed import BATCH, Feed, follow
 from controlplane.log.ports import Commit, Committed, Entry, Fenced, LogUnavailable, Outgoing, Place, Record, Stream
-from controlplane.log.tailing import JournalPositions, SettingsPosition, check_place, check_shard, check_trim
+from controlplane.log.tailing import JournalPositions, SettingsPosition, check_commit, check_place, check_shard
 from schemas.names import parse_timestamp
 
 
@@ -69,13 +69,13 @@ class MemorySettingsLog:
 
 @dataclass(slots=True)
 class _Kept:
-    """What one place holds: `entries` by offset, in a dict for the status stream (by key, in order of offset)."""
+    """What one place holds: entries and their times in lists; for the status stream in a dict, in order of offset."""
 
     start: int = 0
     end: int = 0
     entries: list[Entry] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
-    by_key: dict[str, Entry] = field(default_factory=dict)
+    by_key: dict[str, tuple[Entry, float]] = field(default_factory=dict)
 
     def add(self, entry: Entry, now: float) -> None:
         self.end = entry.offset + 1
@@ -84,14 +84,14 @@ class _Kept:
             self.times.append(now)
             return
         self.by_key.pop(entry.key, None)  # so that the dict's order is that of the offsets
-        self.by_key[entry.key] = entry
+        self.by_key[entry.key] = entry, now
 
     def read(self, place: Place, start: int, limit: int) -> list[Entry]:
         if place.stream is not Stream.STATUS:
             first = max(0, start - self.start)
             return self.entries[first : first + limit]
         found: list[Entry] = []
-        for entry in reversed(self.by_key.values()):
+        for entry, _ in reversed(self.by_key.values()):
             if entry.offset < start:
                 break
             found.append(entry)
@@ -100,10 +100,18 @@ class _Kept:
 
     def drop_before(self, instant: float) -> int:
         """Drop the entries before the first that isn't older: what is kept has no holes, even when clocks jumped."""
+        if self.by_key:
+            return self._drop_tombstones_before(instant)
         gone = next((i for i, at in enumerate(self.times) if at >= instant), len(self.times))
         del self.entries[:gone], self.times[:gone]
         self.start += gone
         return gone
+
+    def _drop_tombstones_before(self, instant: float) -> int:
+        old = [key for key, (entry, at) in self.by_key.items() if entry.data is None and at < instant]
+        for key in old:
+            del self.by_key[key]
+        return len(old)
 
 
 class MemoryJournal:
@@ -158,7 +166,6 @@ class MemoryJournal:
 
     async def trim(self, stream: Stream, before: str) -> int:
         """See the port."""
-        check_trim(stream)
         instant = parse_timestamp(before)
         return sum(self._places[Place(stream, shard)].drop_before(instant) for shard in range(self._shards))
 
@@ -180,9 +187,9 @@ class MemoryJournal:
         self._feed.publish(stored)
         return Committed(events, statuses)
 
-    def _store(self, place: Place, outgoing: Sequence[Outgoing], now: float, stored: list[Entry]) -> list[int]:
+    def _store(self, place: Place, outgoing: Sequence[Outgoing], now: float, stored: list[Entry]) -> tuple[int, ...]:
         kept = self._places[place]
-        offsets = list(range(kept.end, kept.end + len(outgoing)))
+        offsets = tuple(range(kept.end, kept.end + len(outgoing)))
         for offset, one in zip(offsets, outgoing, strict=True):
             entry = Entry(place.stream, place.shard, offset, one.key, one.data)
             kept.add(entry, now)
@@ -201,6 +208,7 @@ class MemoryShardWriter:
 
     async def commit(self, commit: Commit) -> Committed:
         """See the port."""
+        check_commit(commit)
         await asyncio.sleep(0)
         if self._closed:
             msg = f"this writer of shard {self._shard} was closed"

@@ -42,7 +42,7 @@ class SettingsLog(Protocol):
         """Store one record; returns when it is durable. Raises `LogUnavailable` or `Indeterminate`.
 
         The caller learns the verdict from its own fold, by request_id, not from here: an acknowledgement may be lost
-        for a record that is stored.
+        for a record that is stored. A caller that is cancelled doesn't take the record back: it may land all the same.
         """
 
     async def read(self, start: int, limit: int = 500) -> Sequence[Record]:
@@ -111,8 +111,9 @@ class ShardWriter(Protocol):
     async def commit(self, commit: Commit) -> Committed:
         """Atomic over the three streams; durable on return. Concurrent commits may share one transaction.
 
-        Raises `Fenced`, `LogUnavailable` (nothing stored) or `Indeterminate` (this writer must be given up and the
-        shard's state read again).
+        A caller that is cancelled doesn't take the commit back: it may land all the same. Commits of one writer land in
+        the order they were called. Raises `Fenced`, `LogUnavailable` (nothing stored) or `Indeterminate` (this writer
+        must be given up and the shard's state read again).
         """
 
     async def close(self) -> None:
@@ -130,11 +131,16 @@ class Journal(Protocol):
         """Take the shard: whoever held it before is fenced from now on."""
 
     async def read(self, place: Place, start: int, limit: int = 500) -> Sequence[Entry]:
-        """Up to `limit` entries from offset `start` on; the status stream is compacted to the last one of each key."""
+        """Up to `limit` entries from offset `start` on, in order; the status stream is compacted to the last one of each
+        key. Empty means: none up to the end. Raises `LogCorrupt`."""
 
     def tail(self, positions: Mapping[Place, int]) -> AsyncIterator[Sequence[Entry]]:
         """Batches (≤ 500) from all the given places from their positions on, in offset order within each place; then
-        waits for more. A status tail gives at least the last entry of each key, and every later one."""
+        waits for more, and ends only when the log is closed. Raises `LogCorrupt`.
+
+        A status tail gives the last entry of each key, tombstones of late included, and every later one while it keeps
+        up; one that falls behind gets the last of each key again.
+        """
 
     async def start_offsets(self, stream: Stream) -> Mapping[int, int]:
         """Per shard the oldest offset that is still kept."""
@@ -143,7 +149,8 @@ class Journal(Protocol):
         """Per shard one past the last committed offset."""
 
     async def trim(self, stream: Stream, before: str) -> int:
-        """Drop events or metrics older than the RFC 3339 time `before`; how many went."""
+        """Drop events or metrics stored before the RFC 3339 time `before`; how many went. Of the status stream only
+        tombstones go: give their readers a day to see them. A position in what is gone reads on from the oldest kept."""
 
 
 class Log(Protocol):

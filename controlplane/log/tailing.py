@@ -1,10 +1,14 @@
-"""Where a tail stands, and what may be asked of a journal: the same for every implementation. Pure."""
+"""Where a tail stands, and what may be asked of a log: the same for every implementation. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Final
 
-from controlplane.log.ports import Entry, Place, Record, Stream
+from controlplane.log.ports import Commit, Entry, Place, Record, Stream
+
+_STORABLE: Final = (bytes, type(None))
 
 
 class SettingsPosition:
@@ -53,8 +57,14 @@ def check_place(place: Place, shards: int) -> None:
     check_shard(place.shard, shards)
 
 
-def check_trim(stream: Stream) -> None:
-    """ValueError for the status stream: it is compacted, and its oldest entry may be the only one of its key."""
-    if stream is Stream.STATUS:
-        msg = "the status stream is compacted by key and isn't trimmed by time"
-        raise ValueError(msg)
+def check_commit(commit: Commit) -> None:
+    """TypeError or ValueError for what can't be stored: found before it is grouped with the commits of others."""
+    for outgoing in chain(commit.events, commit.metrics, commit.statuses):
+        outgoing.key.encode()
+        if outgoing.data.__class__ not in _STORABLE:
+            msg = f"{outgoing.key}: data is {type(outgoing.data).__name__}, not bytes"
+            raise TypeError(msg)
+    for outgoing in chain(commit.events, commit.metrics):
+        if outgoing.data is None:
+            msg = f"{outgoing.key}: only the status stream has tombstones"
+            raise ValueError(msg)

@@ -1,0 +1,344 @@
+"""The one writer of the SQLite log: a thread that commits in groups.
+
+Theory of operation. Whoever writes hands over a *stage*: a function that says, in the writer's thread, what the write adds
+to the transaction under construction. While one transaction is being fsynced the next stages gather in the queue; the
+thread then takes them all into one transaction, so fifty writers pay for one fsync together. Offsets are given by the
+writer, from counters that move only once the transaction is committed. The order is: commit → mark → publish to the tails
+→ answer the writers, so nobody sees what could still be lost.
+
+A stage refuses by raising before it adds anything; that fails it alone. Anything else that goes wrong fails the whole group:
+as `LogUnavailable` when it is certain that nothing is stored, as `Indeterminate` else; the writer goes on with the next one.
+
+Note [A commit that failed]. A write of a frame that fails (disk full, quota) comes before the frame that makes the commit
+valid: nothing is stored. A failed fsync comes after it: this process goes on as if nothing were stored, but after a crash
+SQLite may find the commit whole and take it. So only the former is certain.
+
+A caller that is cancelled doesn't take its write back: it lands all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+import structlog
+
+from controlplane.log.feed import Feed
+from controlplane.log.ports import (
+    Entry,
+    Fenced,
+    Indeterminate,
+    LogCorrupt,
+    LogUnavailable,
+    Outgoing,
+    Place,
+    Record,
+    Stream,
+)
+from controlplane.log.sqlite_file import (
+    SETTINGS,
+    SHARD_SPAN,
+    Counters,
+    OpenFile,
+    Slot,
+    entry_crc,
+    error_name,
+    read_counters,
+    settings_crc,
+)
+
+_log = structlog.get_logger()
+
+MOST_WAITING: Final = 1024
+"""Writes handed over and not answered; further ones wait."""
+_MOST_TOGETHER: Final = 512
+_CERTAIN: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_BUSY")
+"""Errors of COMMIT after which certainly nothing is stored."""
+
+ResultT = TypeVar("ResultT")
+
+_INSERTS: Final = {
+    Stream.EVENTS: "INSERT INTO events (id, at_ms, key, crc, data) VALUES (?, ?, ?, ?, ?)",
+    Stream.METRICS: "INSERT INTO metrics (id, at_ms, key, crc, data) VALUES (?, ?, ?, ?, ?)",
+    # REPLACE takes the key's older row away: one row a key, at a risen offset.
+    Stream.STATUS: "REPLACE INTO status (id, at_ms, key, crc, data, shard) VALUES (?, ?, ?, ?, ?, ?)",
+}
+
+
+class Batch:
+    """One transaction under construction. Lives in the writer's thread."""
+
+    def __init__(self, connection: sqlite3.Connection, counters: Counters, now: float) -> None:
+        self.connection = connection
+        """For stages that must look or delete; inside the transaction."""
+        self.records: list[Record] = []
+        self.entries: list[Entry] = []
+        self.starts: dict[Slot, int] = {}
+        """Places that are trimmed, and up to where."""
+        self.changed = False
+        """Set by stages that changed something through the connection."""
+        self._counters = counters
+        self._at_ms = int(now * 1000)
+        self._nexts: dict[Slot, int] = {}
+        self._epochs: dict[int, int] = {}
+        self._settings: list[tuple[int, int, bytes]] = []
+        self._rows: dict[Stream, list[tuple[Any, ...]]] = {stream: [] for stream in Stream}
+
+    def append(self, data: bytes) -> None:
+        """One record of the settings log."""
+        (offset,) = self._offsets(Slot(SETTINGS, 0), 1)
+        self._settings.append((offset, settings_crc(offset, data), data))
+        self.records.append(Record(offset, data))
+
+    def add(self, place: Place, outgoing: Sequence[Outgoing]) -> tuple[int, ...]:
+        """Records of the journal; their offsets."""
+        stream, shard = place
+        offsets = self._offsets(Slot(stream, shard), len(outgoing))
+        rows = self._rows[stream]
+        for offset, (key, data, _) in zip(offsets, outgoing, strict=True):
+            row_id = shard * SHARD_SPAN + offset
+            row = (row_id, self._at_ms, key, entry_crc(row_id, key.encode(), data), data)
+            rows.append((*row, shard) if stream is Stream.STATUS else row)
+            self.entries.append(Entry(stream, shard, offset, key, data))
+        return tuple(offsets)
+
+    def epoch(self, shard: int) -> int:
+        """The epoch whose writer holds the shard."""
+        return self._epochs.get(shard, self._counters.epochs[shard])
+
+    def take(self, shard: int) -> int:
+        """A new epoch: older writers are fenced."""
+        self._epochs[shard] = epoch = self.epoch(shard) + 1
+        return epoch
+
+    def start(self, slot: Slot) -> int:
+        """Oldest offset that is kept."""
+        return self.starts.get(slot, self._counters.starts[slot])
+
+    def committed_end(self, slot: Slot) -> int:
+        """One past the last offset of earlier transactions."""
+        return self._counters.nexts[slot]
+
+    def write(self) -> bool:
+        """Everything that was added, into the transaction; False when there is nothing to commit."""
+        execute = self.connection.executemany
+        if self._settings:
+            execute("INSERT INTO settings (id, crc, data) VALUES (?, ?, ?)", self._settings)
+        for stream, rows in self._rows.items():
+            if rows:
+                execute(_INSERTS[stream], rows)
+        if self._nexts:
+            moved = [(following, *slot) for slot, following in self._nexts.items()]
+            execute("UPDATE places SET next = ? WHERE stream = ? AND shard = ?", moved)
+        if self.starts:
+            moved = [(start, *slot) for slot, start in self.starts.items()]
+            execute("UPDATE places SET start = ? WHERE stream = ? AND shard = ?", moved)
+        if self._epochs:
+            execute("UPDATE shards SET epoch = ? WHERE shard = ?", [(e, shard) for shard, e in self._epochs.items()])
+        return bool(self._nexts or self.starts or self._epochs or self.changed)
+
+    def count(self) -> None:
+        """Move the counters, after the commit."""
+        self._counters.nexts.update(self._nexts)
+        self._counters.starts.update(self.starts)
+        self._counters.epochs.update(self._epochs)
+
+    def _offsets(self, slot: Slot, count: int) -> range:
+        first = self._nexts.get(slot, self._counters.nexts[slot])
+        if count:
+            self._nexts[slot] = first + count
+        return range(first, first + count)
+
+
+class _Job(NamedTuple, Generic[ResultT]):
+    stage: Callable[[Batch], ResultT]
+    answer: asyncio.Future[ResultT]
+
+
+class _Answer(NamedTuple):
+    job: _Job[Any]
+    result: Any
+    error: Exception | None
+
+
+class Writer:
+    """Owns the writing connection, the mark and the counters. Lives in one event loop and one thread."""
+
+    def __init__(self, file: OpenFile, now: Callable[[], float]) -> None:
+        self.records: Feed[Record] = Feed()
+        self.entries: Feed[Entry] = Feed()
+        self.counters = file.counters
+        self._path = file.path
+        self._connect = file.connect
+        self._connection = file.connection
+        self._mark = file.mark
+        self._now = now
+        self._queue: SimpleQueue[_Job[Any] | None] = SimpleQueue()
+        self._room = asyncio.Semaphore(MOST_WAITING)
+        self._loop = asyncio.get_running_loop()
+        self._closing = False
+        self._ended = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="coreplane-log-writer", daemon=True)
+        self._thread.start()
+
+    async def submit(self, stage: Callable[[Batch], ResultT]) -> ResultT:
+        """Carry out the stage in a transaction; returns what it returned, once that is durable.
+
+        Raises what the stage raised, `LogUnavailable` (nothing stored) or `Indeterminate`.
+        """
+        self._refuse_closed()
+        await self._room.acquire()
+        if self._closing:
+            self._room.release()
+            self._refuse_closed()
+        answer: asyncio.Future[ResultT] = self._loop.create_future()
+        self._queue.put(_Job(stage, answer))
+        return await asyncio.shield(answer)
+
+    async def close(self) -> None:
+        """Commit what was handed over, end the tails and the thread."""
+        if not self._closing:
+            self._closing = True
+            self._queue.put(None)
+        await self._ended.wait()
+        self.records.close()
+        self.entries.close()
+
+    def _refuse_closed(self) -> None:
+        if self._closing:
+            msg = "the log is closed"
+            raise LogUnavailable(msg)
+
+    # --- in the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        last = False
+        while not last:
+            jobs, last = self._gather()
+            if jobs and not self._tell(self._settle, *self._commit(jobs)):
+                break
+        try:
+            self._connection.close()
+        except sqlite3.Error as exc:
+            _log.warning("log file not closed cleanly", path=str(self._path), error=str(exc))
+        self._tell(self._ended.set)
+
+    def _gather(self) -> tuple[list[_Job[Any]], bool]:
+        """Wait for one job, take all that are there; True when no more will come."""
+        job = self._queue.get()
+        jobs: list[_Job[Any]] = []
+        while job is not None:
+            jobs.append(job)
+            if len(jobs) == _MOST_TOGETHER:
+                return jobs, False
+            try:
+                job = self._queue.get_nowait()
+            except Empty:
+                return jobs, False
+        return jobs, True
+
+    def _commit(self, jobs: Sequence[_Job[Any]]) -> tuple[list[_Answer], Sequence[Record], Sequence[Entry], bool]:
+        """Answers, what is to be published, and whether the tails must look into the store instead."""
+        batch = Batch(self._connection, self.counters, self._now())
+        committing = False
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            answers = [_staged(job, batch) for job in jobs]
+            if batch.write():
+                following = self.counters.commits + 1
+                self._connection.execute("UPDATE log SET commits = ?", (following,))
+                committing = True
+                self._connection.execute("COMMIT")
+                batch.count()
+                self._acknowledge(following)
+            else:
+                self._connection.execute("ROLLBACK")
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the writers must hear of it
+            kind, message, stored = self._failed(exc, committing=committing)
+            return [_Answer(job, None, kind(message)) for job in jobs], (), (), stored
+        return answers, batch.records, batch.entries, False
+
+    def _acknowledge(self, commits: int) -> None:
+        self.counters.commits = commits
+        try:
+            self._mark.write(commits)
+        except OSError as exc:
+            # The commit is durable; only a later loss of it would go unseen.
+            _log.warning("log mark not written", path=str(self._path), error=str(exc))
+
+    def _failed(self, exc: Exception, *, committing: bool) -> tuple[type[Exception], str, bool]:
+        """The error for the writers, and whether something was stored after all; see Note [A commit that failed]."""
+        _log.error("log commit failed", path=str(self._path), error=str(exc), committing=committing)
+        certain = not committing or (isinstance(exc, sqlite3.Error) and error_name(exc).startswith(_CERTAIN))
+        commits = self.counters.commits
+        try:
+            self._recover()
+        except (sqlite3.Error, LogCorrupt, LogUnavailable) as again:
+            _log.error("log file not usable", path=str(self._path), error=str(again))
+        stored = self.counters.commits != commits
+        if not certain or stored:
+            return Indeterminate, f"{self._path}: the commit may be stored: {exc}", stored
+        return LogUnavailable, f"{self._path}: nothing was stored: {exc}", stored
+
+    def _recover(self) -> None:
+        """Roll back, on a new connection if need be, and believe the file about what is stored."""
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            counters = read_counters(self._path, self._connection)
+        except sqlite3.Error:
+            self._connection.close()
+            self._connection = self._connect()
+            counters = read_counters(self._path, self._connection)
+        if counters.commits == self.counters.commits:
+            return
+        self.counters.nexts.update(counters.nexts)
+        self.counters.starts.update(counters.starts)
+        self.counters.epochs.update(counters.epochs)
+        self._acknowledge(counters.commits)
+
+    def _tell(self, function: Callable[..., object], *arguments: Any) -> bool:
+        """Call a function in the event loop; False when that is gone, and nobody waits any more."""
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError as exc:
+            _log.warning("log closed by the end of its event loop", path=str(self._path), error=str(exc))
+            return False
+        return True
+
+    # --- back in the event loop ----------------------------------------------------------------------------------------
+
+    def _settle(
+        self,
+        answers: Sequence[_Answer],
+        records: Sequence[Record],
+        entries: Sequence[Entry],
+        stored: bool,  # noqa: FBT001 - goes through call_soon_threadsafe, by position
+    ) -> None:
+        if records:
+            self.records.publish(records)
+        if entries:
+            self.entries.publish(entries)
+        if stored:
+            self.records.skip()
+            self.entries.skip()
+        for (_, answer), result, error in answers:
+            self._room.release()
+            if answer.cancelled():
+                continue
+            if error is None:
+                answer.set_result(result)
+            else:
+                answer.set_exception(error)
+                answer.exception()  # seen: the caller may have been cancelled meanwhile
+
+
+def _staged(job: _Job[Any], batch: Batch) -> _Answer:
+    try:
+        return _Answer(job, job.stage(batch), None)
+    except Fenced as exc:
+        return _Answer(job, None, exc)
