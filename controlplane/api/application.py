@@ -18,7 +18,7 @@ from controlplane.api import auth, meta, openapi, parameters, problems
 from controlplane.api.auth import Caller, Role
 from controlplane.api.call import CORRELATION, Call, request_id_of
 from controlplane.api.parts import Parts
-from controlplane.api.stream import STREAMS, Streams
+from controlplane.api.stream import STREAMS, Streams, follow
 from controlplane.api.table import Route
 from controlplane.domain.errors import Reason, Refused
 
@@ -40,7 +40,11 @@ def build(parts: Parts, routes: Sequence[Route], streams: Streams) -> web.Applic
     app[meta.OPENAPI] = openapi.document(routes, parts.kinds, version("coreplane"))
     app[meta.ASSETS] = _assets()
     for route in routes:
-        app.router.add_route(route.method, route.path, _endpoint(route, parts))
+        # HEAD comes with GET, but not where the answer has no end.
+        head = ["HEAD"] if route.method == "GET" and route.handler is not follow else []
+        resource = app.router.add_resource(route.path)
+        for method in (route.method, *head):
+            resource.add_route(method, _endpoint(route, parts))
 
     async def end_streams(_: web.Application) -> None:
         streams.closing.set()

@@ -59,7 +59,9 @@ async def status(call: Call[_Nothing]) -> web.Response:
 
 
 async def metrics(call: Call[_Nothing]) -> web.Response:
-    """Prometheus."""
+    """Prometheus: of all tenants, so only for those who see all."""
+    if not all(call.caller.sees(tenant) for tenant in call.parts.config.tenants):
+        raise Refused(Reason.FORBIDDEN, "the metrics are of all tenants: use a token that reaches all of them")
     return web.Response(body=call.parts.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 

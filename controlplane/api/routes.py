@@ -189,7 +189,7 @@ META: Final = (
         "GET", "/v1/schemas/{type}", meta.schema, "JSON Schema of a setting type or document", Role.PUBLIC, {200: _MAP}
     ),
     Route("GET", "/openapi.json", meta.description, "This description", Role.PUBLIC, {200: _MAP}),
-    Route("GET", "/metrics", meta.metrics, "Prometheus", Role.PUBLIC, {200: Answer("Text", media_type="text/plain")}),
+    Route("GET", "/metrics", meta.metrics, "Prometheus", Role.VIEWER, {200: Answer("Text", media_type="text/plain")}),
     Route("GET", "/healthz", meta.healthz, "The process answers", Role.PUBLIC, {200: _MAP}),
     Route(
         "GET",

@@ -94,12 +94,13 @@ async def _entry_at(call: Call[Any], key: str, at: str) -> Entry | None:
 
 
 async def records(call: Call[Any], key: str) -> list[tuple[int, Mapping[str, Any]]]:
-    """The change requests at the key's revisions."""
+    """The change requests at the key's revisions, ascending."""
+    replica = call.parts.replica
+    offsets = [revision - 1 for revision in replica.state.history.get(key, ())]
+    wanted = frozenset(offsets)
     found: list[tuple[int, Mapping[str, Any]]] = []
-    for revision in tuple(call.parts.replica.state.history.get(key, ())):
-        record = await call.parts.replica.record(revision - 1)
-        if record is not None:
-            found.append((revision - 1, record))
+    for first, last in answers.runs(offsets):
+        found += [pair for pair in await replica.records(first, last + 1) if pair[0] in wanted]
     return found
 
 

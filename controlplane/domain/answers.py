@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +79,17 @@ def page(entries: list[Entry], after: str, limit: int) -> tuple[list[Entry], str
     """
     rest = [entry for entry in entries if entry.key > after]
     return rest[:limit], rest[limit - 1].key if len(rest) > limit else None
+
+
+def runs(offsets: Sequence[int], gap: int = 16) -> list[tuple[int, int]]:
+    """Ascending offsets as (first, last) of runs without a larger gap: fewer reads, each with little that isn't wanted."""
+    found: list[tuple[int, int]] = []
+    for offset in offsets:
+        if found and offset - found[-1][1] <= gap:
+            found[-1] = (found[-1][0], offset)
+        else:
+            found.append((offset, offset))
+    return found
 
 
 def labels_of(pairs: Iterable[str], name: str = "label") -> dict[str, str]:

@@ -24,7 +24,6 @@ async def test_who_has_no_token_may_do_what_is_public_and_nothing_else(api: Api)
         "/web/{file}",
         "/healthz",
         "/readyz",
-        "/metrics",
         "/openapi.json",
         "/v1/schemas",
         "/v1/schemas/{type}",
@@ -75,6 +74,11 @@ async def test_the_status_shows_the_targets_of_ones_own_tenants(api: Api) -> Non
         0,
     )
     assert len((await api.call("GET", "/v1/status", 200, headers=bearer("ada")))["targets"]) == 2
+
+
+async def test_the_metrics_of_all_tenants_are_for_those_who_see_all(api: Api) -> None:
+    assert (await api.raw("GET", "/metrics", headers=bearer("vera"))).status == 200
+    assert (await api.raw("GET", "/metrics", headers=bearer("ed"))).status == 403
 
 
 async def test_the_name_of_the_token_is_the_actor_whatever_the_caller_says(api: Api) -> None:

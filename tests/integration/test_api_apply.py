@@ -17,7 +17,7 @@ async def api() -> AsyncIterator[Api]:
 
 
 def declaration(name: str, **more: Any) -> dict[str, Any]:
-    return {"type": "cache.target", "name": name, "value": REDIS, **more}
+    return {"type": "cache.target", "name": name, "value": REDIS} | more
 
 
 async def test_all_of_a_document_is_declared_at_one_revision(api: Api) -> None:
@@ -132,6 +132,15 @@ async def test_a_document_that_makes_no_sense_is_refused_by_path(
 ) -> None:
     problem = await api.call("POST", APPLY, status, json=document)
     assert [error["path"] for error in problem["errors"]] == [path]
+
+
+async def test_a_large_document_is_taken_whole(api: Api) -> None:
+    settings = [declaration(f"t{number:04}") for number in range(1000)]
+    done = await api.call("POST", APPLY, 200, json={"settings": settings})
+    assert (len(done["results"]), await api.log.settings.end_offset()) == (1000, 1)
+    settings[700] = declaration("t0700", value={"kind": "redis"})
+    problem = await api.call("POST", APPLY, 422, json={"settings": settings})
+    assert {error["path"].rsplit("/value", 1)[0] for error in problem["errors"]} == {"/settings/700"}
 
 
 async def test_nothing_to_apply_is_nothing_done(api: Api) -> None:

@@ -7,6 +7,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from controlplane.api.routes import ROUTES
+from reconcilers.contract import Evidence, Service, Unreachable
 from schemas.event import EventType
 from schemas.kinds import KINDS
 from tests.integration.api_daemon import BASE, REDIS, TARGET, Api, daemon, until
@@ -117,6 +118,32 @@ async def test_events_are_found_in_the_projection_by_tenant_and_filter(api: Api)
     pages = await api.call("GET", f"{BASE}/events?limit=1", 200)
     rest = await api.call("GET", f"{BASE}/events?limit=1&cursor={pages['next_cursor']}", 200)
     assert [page["items"][0]["event_type"] for page in (pages, rest)] == ["Stalled", "Converged"]
+
+
+async def test_an_analysis_gets_what_is_known_of_its_service() -> None:
+    def analyse(evidence: Evidence) -> dict[str, Any]:
+        return {"settings": [setting["name"] for setting in evidence.settings], "events": len(evidence.events)}
+
+    async def connect(_: Any) -> Any:
+        raise Unreachable("never opened here")
+
+    service = Service("cache", (), KINDS["cache.target"], connect, analyse=analyse)
+    async with daemon(services={"cache": service}) as api:
+        await api.put(TARGET, REDIS, 201)
+        await api.put(TARGET.replace("default", "other"), REDIS, 201)
+        await api.happen(EventType.CONVERGED, "default/cache.target/main")
+
+        async def analysed() -> bool:
+            found = await api.call("GET", f"{BASE}/analytics/cache?since=1970-01-01T00:00:00Z", 200)
+            return bool(found == {"settings": ["main"], "events": 1})
+
+        await until(analysed)
+        await api.call("GET", f"{BASE}/analytics/queue", 404)
+
+
+async def test_heads_are_answered_without_a_body(api: Api) -> None:
+    assert (await api.raw("HEAD", "/healthz")).status == 200
+    assert (await api.raw("HEAD", f"{BASE}/stream")).status == 405
 
 
 async def test_metrics_can_be_asked_for_when_there_are_none(api: Api) -> None:

@@ -146,7 +146,7 @@ async def test_what_is_not_there_is_404(api: Api) -> None:
 async def test_a_wrong_method_is_405_and_names_the_right_ones(api: Api) -> None:
     response = await api.raw("POST", TARGET)
     assert response.status == 405
-    assert set(response.headers["Allow"].split(",")) == {"GET", "PUT", "PATCH", "DELETE"}
+    assert set(response.headers["Allow"].split(",")) == {"GET", "HEAD", "PUT", "PATCH", "DELETE"}
 
 
 async def test_a_body_over_the_limit_is_413(api: Api) -> None:
