@@ -12,7 +12,6 @@ one waits for the record.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +28,8 @@ from controlplane.cli.session import DEFAULT_DATA, Data, actor
 from controlplane.cli.steps import Steps
 from controlplane.client.http import CoreplaneClient
 from controlplane.config import Config
+from controlplane.devstack import ports
+from controlplane.devstack.progress import DevstackError
 from controlplane.devstack.stack import Stack
 
 Json = dict[str, Any]
@@ -98,17 +99,19 @@ def up(
     wishes = Wishes(data, port, named, not no_example, log, projection)
     if detach:
         url = detached.start(data, wishes.arguments())
-        asyncio.run(_greet(url, data, "coreplane down stops it"))
-    else:
+        asyncio.run(_greet(url, data, f"coreplane down --data {data} stops it"))
+        return
+    try:
         asyncio.run(daemon.until_signal(stay_up(wishes)))
-        printing.stderr().print("coreplane is down")
+    except DevstackError as exc:
+        raise Failure(exc.message, hint=exc.hint) from exc
+    printing.stderr().print("coreplane is down")
 
 
 async def stay_up(wishes: Wishes) -> None:
     """Everything, until cancelled or until the daemon ends."""
     steps = Steps()
     async with Stack(wishes.data, wishes.services, steps) as stack:
-        os.environ.update(stack.environment())
         config = _config(wishes)
         steps("daemon", "starting")
         async with daemon.running(config) as running:
@@ -131,7 +134,7 @@ def _make(data: Path) -> None:
 
 
 def _config(wishes: Wishes) -> Config:
-    port = daemon.free_port(PORT) if wishes.port is None else wishes.port
+    port = wishes.port if wishes.port is not None else PORT if ports.is_free(PORT) else 0
     content = {
         "data_dir": str(wishes.data),
         "http": {"port": port},
