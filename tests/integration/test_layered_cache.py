@@ -122,12 +122,12 @@ async def test_a_stale_value_is_served_at_once_while_one_process_loads_anew(daem
     assert await one.get("a", source.load) == "old"
     source.value = "new"
     source.gate.clear()
-    await until(lambda: not one._memory.get("a", 0.0).fresh(time.time()))
+    await until(lambda: not one.memory.get("a", 0.0).fresh(time.time()))
     assert await one.get("a", source.load) == "old"
     assert await two.get("a", source.load) == "old"
     await until(lambda: source.asked == 2)
     source.gate.set()
-    await until(lambda: not one._refreshes and not two._refreshes)
+    await until(lambda: one._loads.idle and two._loads.idle)
     assert source.asked == 2
     assert await in_redis(two, "a") == "new"
 
@@ -308,7 +308,7 @@ async def test_a_changed_setting_is_followed(daemon: Daemon, opened: Any, redis:
     cache, source = await opened(), Source("v1")
     await cache.get("a", source.load)
     daemon.declare(NAME, namespace(BOTH) | {"prefix": "other:"})
-    await until(lambda: cache._opened is not None and cache._opened[0].prefix == "other:")
+    await until(lambda: cache.follower.config.prefix == "other:")
     await cache.get("a", source.load)
     assert await redis.exists("other:a")
 
@@ -341,10 +341,10 @@ async def test_a_memory_of_two_keys_keeps_two(opened: Any) -> None:
     cache = await opened(memory_keys=2)
     for key in "abc":
         await cache.get(key, Source(key).load)
-    assert len(cache._memory) == 2
+    assert len(cache.memory) == 2
 
 
 async def in_redis(cache: LayeredCache, key: str) -> Any:
     """What the shared layer holds, whatever the memory does."""
-    held = await cache._shared.get(key)
+    held = await cache.follower.shared.get(key)
     return cache._codec.decode(held[0].payload)
