@@ -114,6 +114,7 @@ def _selected(
 
 
 def not_found(key: Key) -> Refused:
+    """The refusal of a request about a setting that isn't there."""
     return Refused(Reason.NOT_FOUND, f"tenant {key.tenant} has no {key.reference}")
 
 
