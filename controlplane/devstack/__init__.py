@@ -1,1 +1,11 @@
-"""To be described by its owner."""
+"""Real backends on this machine, for development and tests: find or install, start, wait until ready, keep alive, stop.
+
+Here belongs what it takes to have a server running under one data directory; what is declared on it is the daemon's affair.
+
+    stack      all backends of some services, as one context      backend    what a backend's module describes
+    redis, memcached   one module per backend                     process    one server process
+    provision  find the program, or install it                    apt        Debian's packages, with root or without
+    guardian   ends the servers when we can't                     ports      free ports, remembered
+    secrets    generated passwords                                progress   how steps and failures are told
+    example/   the settings that `coreplane up` begins with
+"""

@@ -1,0 +1,140 @@
+"""All backends of some services, started together and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, Self
+
+from controlplane.devstack import shop
+from controlplane.devstack.backend import Backend, Place
+from controlplane.devstack.guardian import Guardian
+from controlplane.devstack.memcached import MEMCACHED
+from controlplane.devstack.ports import PortBook
+from controlplane.devstack.process import PortTaken, Server
+from controlplane.devstack.progress import DevstackError, Progress
+from controlplane.devstack.provision import Given, Machine, Program, provision, this_machine
+from controlplane.devstack.redis import REDIS
+
+BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = MappingProxyType({"cache": (REDIS, MEMCACHED)})
+"""Service → what it runs on."""
+PORT_TRIES: Final = 5
+"""A port that was free a moment ago may be taken by the time the server binds it."""
+
+
+class Stack:
+    """A context: inside it the backends run, and are started again when they end by themselves.
+
+    `services` empty means all. Entering raises DevstackError (with a hint) when a backend can't be had; nothing runs then.
+    """
+
+    def __init__(
+        self, data_dir: Path, services: Sequence[str], progress: Progress, machine: Machine | None = None
+    ) -> None:
+        self._data_dir = data_dir.resolve()
+        self._chosen = _chosen(services)
+        self._progress = progress
+        self._machine = machine if machine is not None else this_machine()
+        self._ports = PortBook(self._data_dir)
+        self._guardian = Guardian()
+        self._servers: dict[str, Server] = {}
+        self._given: dict[str, str] = {}
+        self._keepers: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        shop.make_secrets(self._data_dir)
+        self._guardian.__enter__()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _, backend in self._chosen:
+                    group.create_task(self._bring_up(backend), name=f"start {backend.name}")
+        except ExceptionGroup as failed:
+            await self._close()
+            raise failed.exceptions[0] from failed
+        except BaseException:
+            await self._close()
+            raise
+        for server in self._servers.values():
+            keeper = asyncio.create_task(server.keep(self._progress), name=f"keep {server.name}")
+            keeper.add_done_callback(self._tell_bug)
+            self._keepers.append(keeper)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    def targets(self) -> list[dict[str, Any]]:
+        """Declarations of the targets, for the tenant `default`."""
+        return [
+            {"type": f"{service}.target", "name": backend.name, "value": self._target(backend)}
+            for service, backend in self._chosen
+        ]
+
+    def backends(self) -> list[dict[str, Any]]:
+        """What runs where: `{name, url, pid, log}`; without pid and log when it isn't ours."""
+        ours: list[dict[str, Any]] = [
+            {"name": s.name, "url": s.url, "pid": s.pid, "log": str(s.place.log_path)} for s in self._servers.values()
+        ]
+        return ours + [{"name": name, "url": url} for name, url in self._given.items()]
+
+    def _target(self, backend: Backend) -> dict[str, Any]:
+        if backend.name in self._given:
+            return backend.given_target(self._given[backend.name])
+        return backend.target(self._servers[backend.name].url)
+
+    async def _bring_up(self, backend: Backend) -> None:
+        begun = time.monotonic()
+        found = await provision(backend.recipe, self._machine, self._progress)
+        if isinstance(found, Given):
+            self._given[backend.name] = found.url
+            self._progress(backend.name, f"given: {found.url}", done=True)
+            return
+        provided_s = time.monotonic() - begun
+        self._progress(backend.name, f"starting (program found in {provided_s:.1f} s)")
+        server = await self._start(backend, found)
+        self._progress(backend.name, f"ready at {server.url} (pid {server.pid})", done=True)
+
+    async def _start(self, backend: Backend, program: Program) -> Server:
+        for _ in range(PORT_TRIES):
+            port = self._ports.choose(backend.name, backend.preferred_port)
+            server = Server(backend, Place(self._data_dir, backend.name, port), program, self._guardian)
+            try:
+                await server.start()
+            except PortTaken as exc:
+                self._progress(backend.name, f"port {port} was taken meanwhile: {exc.message.splitlines()[0]}")
+            else:
+                self._servers[backend.name] = server
+                return server
+        msg = f"{backend.name} found no port that stayed free in {PORT_TRIES} tries"
+        raise DevstackError(msg, "something else on this machine takes ports very quickly")
+
+    async def _close(self) -> None:
+        for keeper in self._keepers:
+            keeper.cancel()
+        if self._keepers:
+            await asyncio.wait(self._keepers)
+        await asyncio.gather(*(server.stop() for server in self._servers.values()))
+        await asyncio.to_thread(self._guardian.__exit__, None, None, None)
+
+    def _tell_bug(self, keeper: asyncio.Task[None]) -> None:
+        if not keeper.cancelled() and keeper.exception() is not None:
+            self._progress(keeper.get_name().split()[-1], f"isn't watched any more: {keeper.exception()!r}")
+
+
+def _chosen(services: Sequence[str]) -> list[tuple[str, Backend]]:
+    unknown = sorted(set(services) - BACKENDS.keys())
+    if unknown:
+        msg = f"no backends for {', '.join(unknown)}"
+        raise DevstackError(msg, f"there are some for {', '.join(sorted(BACKENDS))}")
+    return [
+        (service, backend)
+        for service in BACKENDS
+        if not services or service in services
+        for backend in BACKENDS[service]
+    ]

@@ -1,0 +1,145 @@
+"""Fixtures for all tests: real servers by the devstack, the order of the suites, and what fails a run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controlplane.devstack import provision, stack
+from controlplane.devstack.backend import Backend, Place
+from controlplane.devstack.guardian import Guardian
+from controlplane.devstack.memcached import MEMCACHED
+from controlplane.devstack.ports import LOOPBACK, any_free
+from controlplane.devstack.process import PortTaken, Server
+from controlplane.devstack.redis import REDIS
+
+SUITES = ("unit", "architecture", "contract", "simulation", "integration", "e2e")
+"""Fast ones first: a mistake shows early."""
+
+
+# --- what a run is -----------------------------------------------------------------------------------------------------
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        suite = item.path.relative_to(Path(__file__).parent).parts[0]
+        return SUITES.index(suite) if suite in SUITES else len(SUITES)
+
+    items.sort(key=rank)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
+    """A test that doesn't run proves nothing: leaving one out fails the run."""
+    report = yield
+    if report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"left out, which counts as failed: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(autouse=True)
+async def no_task_is_left_behind() -> AsyncIterator[None]:
+    """Every background task of a test has ended with it."""
+    before = asyncio.all_tasks()
+    yield
+    left = [task for task in asyncio.all_tasks() - before if not task.done() and task is not asyncio.current_task()]
+    assert left == [], "tasks were left behind"
+
+
+# --- backends ------------------------------------------------------------------------------------------------------------
+
+
+class RealServer:
+    """A server for one test. `restart` comes back on the same port, with the same directory."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.host = LOOPBACK
+        self.port = server.place.port
+        self.url = server.url
+
+    @property
+    def pid(self) -> int:
+        return self._server.pid
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        await self._server.kill()
+
+    async def stop(self) -> None:
+        await self._server.stop()
+
+    async def restart(self) -> None:
+        await self._server.restart()
+
+
+@pytest.fixture(scope="session")
+def guardian() -> Iterator[Guardian]:
+    """Ends the servers even when the test run is killed."""
+    with Guardian() as guardian:
+        yield guardian
+
+
+@pytest.fixture(scope="session")
+def programs() -> dict[str, provision.Program]:
+    """The program of every backend, found or installed once per run."""
+
+    async def find(backend: Backend) -> provision.Program:
+        machine = provision.this_machine()
+        environment = {k: v for k, v in machine.environment.items() if k != backend.recipe.url_variable}
+        ours = provision.Machine(environment, machine.cache_dir, machine.privileged)
+        found = await provision.provision(backend.recipe, ours, tell)
+        assert isinstance(found, provision.Program)
+        return found
+
+    def tell(part: str, message: str, *, done: bool = False) -> None:
+        print(f"{part}: {message}")
+
+    async def find_all() -> dict[str, provision.Program]:
+        backends = [backend for chosen in stack.BACKENDS.values() for backend in chosen]
+        return {backend.name: await find(backend) for backend in backends}
+
+    return asyncio.run(find_all())
+
+
+@pytest.fixture
+async def redis_server(
+    tmp_path: Path, programs: dict[str, provision.Program], guardian: Guardian
+) -> AsyncIterator[RealServer]:
+    """A fresh Redis: `default` may do everything without a password, CONFIG REWRITE and ACL SAVE work, DEBUG is allowed."""
+    extra = ("--enable-debug-command", "local")
+    server = await started(REDIS, tmp_path, programs["redis"], guardian, *extra)
+    yield RealServer(server)
+    await server.kill()  # nothing of it is kept
+
+
+@pytest.fixture
+async def memcached_server(
+    tmp_path: Path, programs: dict[str, provision.Program], guardian: Guardian
+) -> AsyncIterator[RealServer]:
+    """A fresh Memcached of 64 MB."""
+    server = await started(MEMCACHED, tmp_path, programs["memcached"], guardian)
+    yield RealServer(server)
+    await server.kill()  # nothing of it is kept
+
+
+async def started(
+    backend: Backend, folder: Path, program: provision.Program, guardian: Guardian, *extra: str
+) -> Server:
+    """On a free port; on another one when somebody is faster."""
+    while True:
+        place = Place(folder / "devstack", backend.name, any_free())
+        server = Server(backend, place, program, guardian, extra=extra)
+        try:
+            await server.start()
+        except PortTaken:
+            continue
+        return server
+
+
+# --- the daemon (fixtures of the whole system) -----------------------------------------------------------------------------
