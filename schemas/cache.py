@@ -321,7 +321,7 @@ class MemcachedConfig(Value):
     slab_automove: Annotated[int, Field(ge=0, le=2)] | None = None
     slab_automove_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     lru: MemcachedLru | None = None
-    verbosity: Annotated[int, Field(ge=0, le=3)] | None = None
+    verbosity: Annotated[int, Field(ge=0, le=2)] | None = None
 
 
 # --- namespaces and operations -----------------------------------------------------------------------------------------

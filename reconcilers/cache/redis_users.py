@@ -1,0 +1,279 @@
+"""ACL users on one Redis node: what is there, what the server makes of declared rules, and how it is changed. I/O.
+
+Declared rules are put on a scratch user inside MULTI, described, and the user is deleted before EXEC answers: nobody ever
+sees it, and a broken connection leaves nothing behind. It is off and has no password all the same. Answers are kept per
+server process, so that an idle sweep writes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from redis.exceptions import ResponseError
+
+from reconcilers.cache import acl
+from reconcilers.cache.acl import Account, User
+from reconcilers.cache.redis_nodes import Command, Interrupted, RedisNode, info, pairs, refused, valued
+from reconcilers.cache.steps import DropUser, SetUser
+from reconcilers.contract import (
+    SUCCEEDED,
+    BackendError,
+    Fence,
+    Outcome,
+    SecretNotFound,
+    Secrets,
+    TerminalError,
+    failed,
+    unknown,
+)
+from schemas.cache import SCRATCH_USER_PREFIX
+from schemas.secret import SecretRef
+
+FEW: Final = 16
+"""Up to so many users are asked for by name; for more the whole list is read, which the server keeps ready."""
+
+SCRATCH: Final = f"{SCRATCH_USER_PREFIX}0"
+
+NEEDED: Final[Sequence[Command]] = (
+    ("ACL", "SETUSER", "x"),
+    ("ACL", "GETUSER", "x"),
+    ("ACL", "LIST"),
+    ("ACL", "DELUSER", "x"),
+    ("CONFIG", "GET", "x"),
+    ("CONFIG", "SET", "x", "y"),
+    ("INFO",),
+    ("CLIENT", "KILL", "USER", "x"),
+)
+"""What the daemon's own user must be able to run to mend anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How the daemon itself logs in."""
+
+    username: str
+    password: SecretRef | None
+    secrets: Secrets
+
+
+@dataclass(frozen=True, slots=True)
+class FoundUser:
+    """One user on one node."""
+
+    held: Account | None
+    wanted: Account | BackendError | None
+    """None when the user is retired."""
+    lockout: str | None = None
+
+
+async def observe_users(node: RedisNode, wanted: Mapping[str, User | None], login: Login) -> dict[str, FoundUser]:
+    """Every user asked for, by name. Raises what `RedisNode.read` raises."""
+    held = await _held(node, wanted, login.secrets)
+    users = [user for user in wanted.values() if user is not None]
+    forms = await _canonical(node, dict.fromkeys(user.rules for user in users), login.secrets)
+    found = {}
+    for name, user in wanted.items():
+        there = held.get(name)
+        form = None if user is None else _as_wanted(user, forms[user.rules], there, login.secrets)
+        lockout = await _lockout(node, user, login) if name == login.username else None
+        found[name] = FoundUser(there, form, lockout)
+    return found
+
+
+async def _held(node: RedisNode, names: Iterable[str], secrets: Secrets) -> dict[str, Account]:
+    names = set(names)
+    if len(names) > FEW:
+        server, listed = await node.read(("INFO", "server"), ("ACL", "LIST"))
+        node.identify(info(valued(server, "INFO")))
+        lines = [line for line in valued(listed, "ACL LIST") if line.split(" ", 2)[1] in names]
+        return dict(acl.named_account(line, secrets.fingerprint) for line in lines)
+    asked = sorted(names)
+    server, *replies = await node.read(("INFO", "server"), *(("ACL", "GETUSER", name) for name in asked))
+    node.identify(info(valued(server, "INFO")))
+    rows = {name: valued(reply, "ACL GETUSER") for name, reply in zip(asked, replies, strict=True)}
+    return {name: _account(reply, secrets) for name, reply in rows.items() if reply is not None}
+
+
+def _account(reply: Sequence[Any], secrets: Secrets) -> Account:
+    described = pairs(reply)
+    described["selectors"] = [pairs(selector) for selector in described.get("selectors", ())]
+    return acl.account_of_reply(described, secrets.fingerprint)
+
+
+def _as_wanted(
+    user: User, form: Account | BackendError, held: Account | None, secrets: Secrets
+) -> Account | BackendError:
+    """The canonical rules with what needs no canonicalising. Passwords that aren't declared are those there are."""
+    if isinstance(form, BackendError):
+        return form
+    if user.passwords is None:
+        nopass, passwords = (False, frozenset[str]()) if held is None else (held.nopass, held.passwords)
+        return replace(form, enabled=user.enabled, nopass=nopass, passwords=passwords)
+    try:
+        passwords = frozenset(secrets.fingerprint(_digest(secrets, reference)) for reference in user.passwords)
+    except SecretNotFound as exc:
+        return TerminalError(str(exc), reason="SecretNotFound")
+    return replace(form, enabled=user.enabled, nopass=user.nopass, passwords=passwords)
+
+
+def _digest(secrets: Secrets, reference: SecretRef) -> str:
+    """The form in which Redis keeps and takes a password."""
+    return hashlib.sha256(secrets.reveal(reference).encode()).hexdigest()
+
+
+# --- what the server makes of rules ------------------------------------------------------------------------------------
+
+
+async def _canonical(
+    node: RedisNode, asked: Iterable[tuple[str, ...]], secrets: Secrets
+) -> dict[tuple[str, ...], Account | BackendError]:
+    forms: dict[tuple[str, ...], Account | BackendError] = {}
+    unknown_yet = []
+    for rules in asked:
+        known = node.learnt.get(rules)
+        if known is None:
+            unknown_yet.append(rules)
+        else:
+            forms[rules] = known
+    if not unknown_yet:
+        return forms
+    commands = [command for rules in unknown_yet for command in _scratch(rules, ("ACL", "GETUSER", SCRATCH))]
+    replies = await node.read(*commands)
+    for index, rules in enumerate(unknown_yet):
+        forms[rules] = _described(replies[5 * index : 5 * index + 5], secrets)
+        if isinstance(forms[rules], Account):
+            node.learnt.put(rules, forms[rules])
+    return forms
+
+
+def _scratch(rules: Sequence[str], *questions: Command) -> list[Command]:
+    setting = ("ACL", "SETUSER", SCRATCH, "reset", "resetchannels", *rules, "off", "resetpass")
+    return [("MULTI",), setting, *questions, ("ACL", "DELUSER", SCRATCH), ("EXEC",)]
+
+
+def _described(replies: Sequence[Any], secrets: Secrets) -> Account | BackendError:
+    """The five replies of one scratch user."""
+    doing = "canonicalising ACL rules"
+    for reply in (*replies[:4], replies[4]):
+        if isinstance(reply, ResponseError):
+            return refused(reply, doing)
+    made, described, _ = replies[4]
+    if isinstance(made, ResponseError):
+        return _invalid(made)
+    return _account(valued(described, doing), secrets)
+
+
+def _invalid(error: ResponseError) -> BackendError:
+    translated = refused(error, "ACL SETUSER")
+    if translated.reason != "Refused":
+        return translated
+    return TerminalError(str(error), reason="InvalidRule")
+
+
+async def _lockout(node: RedisNode, user: User | None, login: Login) -> str | None:
+    """What the daemon would lose if its own user were as declared; None when it could go on."""
+    if user is None:
+        return "it would be gone"
+    if not user.enabled:
+        return "it would be disabled"
+    if user.passwords is not None and not user.nopass and not _lets_in(user.passwords, login):
+        return "the target's password isn't among its passwords"
+    denied = node.learnt.get(("denied", user.rules))
+    if denied is None:
+        questions = [("ACL", "DRYRUN", SCRATCH, *command) for command in NEEDED]
+        replies = await node.read(*_scratch(user.rules, *questions))
+        if isinstance(replies[-1], ResponseError) or isinstance(replies[-1][0], ResponseError):
+            return None
+        answers = replies[-1][1:-1]
+        denied = tuple(_words(c) for c, answer in zip(NEEDED, answers, strict=True) if answer not in ("OK", b"OK"))
+        node.learnt.put(("denied", user.rules), denied)
+    return f"it couldn't run {', '.join(denied)}" if denied else None
+
+
+def _lets_in(passwords: Iterable[SecretRef], login: Login) -> bool:
+    if login.password is None:
+        return False
+    own = _digest(login.secrets, login.password)
+    try:
+        return any(_digest(login.secrets, reference) == own for reference in passwords)
+    except SecretNotFound:
+        return False
+
+
+def _words(command: Command) -> str:
+    return " ".join(str(word) for word in command[:2] if str(word).isupper())
+
+
+# --- changing ----------------------------------------------------------------------------------------------------------
+
+
+async def apply_users(
+    node: RedisNode, steps: Sequence[SetUser | DropUser], fence: Fence, login: Login, *, save: bool
+) -> list[Outcome]:
+    """All steps in one write; outcomes in order. Raises `Unreachable`, `NotSent` when nothing was sent."""
+    batches = [_commands(step, login.secrets) for step in steps]
+    commands = [command for batch in batches if not isinstance(batch, Outcome) for command in batch]
+    if not commands:
+        return [batch for batch in batches if isinstance(batch, Outcome)]
+    if save:
+        commands.append(("ACL", "SAVE"))
+    lost: Outcome | None = None
+    try:
+        replies: Sequence[Any] = await node.ask(commands, before_send=fence.check)
+    except Interrupted as exc:
+        replies, lost = exc.replies, unknown(exc.error)
+    remaining = iter(replies)
+    outcomes = [batch if isinstance(batch, Outcome) else _outcome(len(batch), remaining, lost) for batch in batches]
+    return outcomes if not save else _saved(outcomes, next(remaining, None))
+
+
+def _commands(step: SetUser | DropUser, secrets: Secrets) -> list[Command] | Outcome:
+    name = step.external.name
+    if isinstance(step, DropUser):
+        return [("ACL", "DELUSER", name)]
+    try:
+        setting: Command = ("ACL", "SETUSER", name, *_fresh(step.user, secrets))
+    except SecretNotFound as exc:
+        return failed(TerminalError(str(exc), reason="SecretNotFound"))
+    # After SETUSER in the same pipeline: a session that begins in between meets the new rules already.
+    return [setting, ("CLIENT", "KILL", "USER", name)] if step.kill else [setting]
+
+
+def _fresh(user: User, secrets: Secrets) -> list[str]:
+    """From scratch: SETUSER only ever adds. `resetchannels`, because `reset` follows acl-pubsub-default."""
+    state = "on" if user.enabled else "off"
+    if user.passwords is None:
+        return ["resetkeys", "resetchannels", "-@all", "clearselectors", "sanitize-payload", *user.rules, state]
+    logins = ["nopass"] if user.nopass else [f"#{_digest(secrets, reference)}" for reference in user.passwords]
+    return ["reset", "resetchannels", *user.rules, *logins, state]
+
+
+def _outcome(count: int, replies: Iterator[Any], lost: Outcome | None) -> Outcome:
+    mine = [reply for _, reply in zip(range(count), replies, strict=False)]
+    if len(mine) < count:
+        return lost if lost is not None else SUCCEEDED
+    errors = [reply for reply in mine if isinstance(reply, ResponseError)]
+    if errors:
+        return failed(_invalid(errors[0]))
+    return Outcome(SUCCEEDED.result, {"sessions_ended": mine[1]}) if count > 1 else SUCCEEDED
+
+
+def _saved(outcomes: Sequence[Outcome], reply: Any) -> list[Outcome]:
+    """A user that isn't in the server's file is gone with the next restart: that is a failure of its step."""
+    if not isinstance(reply, ResponseError):
+        return list(outcomes)
+    error = failed(refused(reply, "ACL SAVE"))
+    return [error if outcome.error is None else outcome for outcome in outcomes]
+
+
+async def sweep_scratch(node: RedisNode) -> None:
+    """Delete scratch users that are there although none should be: somebody's `ACL SAVE` or copy caught them."""
+    (names,) = await node.read(("ACL", "USERS"))
+    if isinstance(names, ResponseError):
+        return
+    left = [name for name in names if name.startswith(SCRATCH_USER_PREFIX)]
+    if left:
+        await node.read(("ACL", "DELUSER", *left))

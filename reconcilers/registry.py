@@ -1,0 +1,13 @@
+"""The services there are: one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from reconcilers.cache import reconciler as cache
+from reconcilers.contract import Service
+
+SERVICES: Final[Mapping[str, Service]] = MappingProxyType({service.name: service for service in (cache.SERVICE,)})
+"""Service name → spec."""
