@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final
 
 from reconcilers.cache import parameters
@@ -24,7 +23,6 @@ CONFIG: Final = "config"
 """Name of the one object of a server's parameters: two settings for one server are a conflict."""
 
 DEFAULT_USER: Final = "default"
-NO_VERDICTS: Final[Mapping[str, Verdict]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class HeldConfig:
 
     values: Mapping[str, str]
     """Canonical, by the names asked for."""
-    verdicts: Mapping[str, Verdict] = NO_VERDICTS
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     """The server's answer to the very values that are declared, as far as they were tried."""
     has_file: bool = True
     unsaved: bool = False
@@ -89,7 +87,7 @@ class HeldSettings:
     """What one Memcached node holds: path → text."""
 
     values: Mapping[str, str]
-    verdicts: Mapping[str, Verdict] = NO_VERDICTS
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
