@@ -11,10 +11,11 @@ and its counters of administrative commands (0.1 ms), Memcached for its process 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
-from reconcilers.cache import memcached_node, redis_config, redis_nodes, redis_users, samples
+from reconcilers.cache import census, memcached_node, redis_config, redis_nodes, redis_users, samples
 from reconcilers.cache.acl import Account
 from reconcilers.cache.keyspace import RedisKeyspace
 from reconcilers.cache.keyspace_memcached import MemcachedKeyspace
@@ -61,6 +62,9 @@ from reconcilers.planning import Nodes
 from schemas.cache import Target
 
 POLL_S: Final = 0.5
+CENSUS_S: Final = 60.0
+"""Least time between two looks at some of the keys: a thousand of them cost the server some milliseconds."""
+CENSUS_KEYS: Final = 1_000
 OLDEST_REDIS: Final = (7,)
 KEYSPACE_TIMEOUT_S: Final = 5.0
 
@@ -73,6 +77,35 @@ async def connect(connection: Connection) -> Backend:
     return await RedisBackend.connect(connection)
 
 
+class NamespaceCensus:
+    """Monitoring of what lies in a target, by a sample of its keys now and then."""
+
+    def __init__(self, keyspace: RedisKeyspace | MemcachedKeyspace) -> None:
+        self._keyspace = keyspace
+        self._names: dict[str, str] = {}
+        self._due = 0.0
+
+    async def observe(self, wanted: Wanted) -> Mapping[ExternalId, Any]:
+        """Observe the registrations, and remember which namespaces are declared."""
+        for external, definition in wanted.items():
+            if definition is None:
+                self._names.pop(external.name, None)
+            else:
+                self._names[external.name] = definition.name
+        return await self._keyspace.observe(wanted)
+
+    async def sample(self) -> Sequence[Measurement]:
+        """Nothing before the next look is due. A census that fails says so and keeps no other value back."""
+        if time.monotonic() < self._due:
+            return []
+        self._due = time.monotonic() + CENSUS_S
+        try:
+            found = await self._keyspace.census(CENSUS_KEYS)
+        except BackendError as exc:
+            return [Measurement("census_failures", 1, {"reason": exc.reason})]
+        return census.measurements(found, [(name, prefix) for prefix, name in self._names.items()])
+
+
 # --- redis -------------------------------------------------------------------------------------------------------------
 
 
@@ -83,12 +116,13 @@ class RedisBackend:
         self.nodes = tuple(nodes)
         self.keyspace = RedisKeyspace(self.nodes[0].client)
         """Namespaces live on the first node: the others are its replicas, or not part of them."""
+        self._census = NamespaceCensus(self.keyspace)
         self._target = target
         self._login = login
         self._observers: dict[str, Observer] = {
             REDIS_USER: self._observe_users,
             REDIS_CONFIG: self._observe_config,
-            NAMESPACE.setting_type: self.keyspace.observe,
+            NAMESPACE.setting_type: self._census.observe,
         }
         namespaces = each_by_itself(self.keyspace.apply)
         self._appliers: dict[type[Step], Applier] = {
@@ -152,11 +186,7 @@ class RedisBackend:
     async def sample(self) -> Sequence[Measurement]:
         """Every node that answers, and what a look at some of the keys says."""
         nodes = await each(self.nodes, _redis_sample)
-        return [
-            m
-            for node, measured in nodes.held.items()
-            for m in samples.on_node(measured, node if nodes.several else None)
-        ]
+        return [*samples.of_nodes(nodes), *await self._census.sample()]
 
     async def hints(self) -> AsyncIterator[Hint]:
         """Somebody else administered a node, or it was restarted. Ends with `Unreachable` when no node answers."""
@@ -253,11 +283,12 @@ class MemcachedBackend:
     def __init__(self, nodes: Sequence[MemcachedNode]) -> None:
         self.nodes = tuple(nodes)
         self.keyspace = MemcachedKeyspace([node.connect for node in self.nodes], KEYSPACE_TIMEOUT_S)
+        self._census = NamespaceCensus(self.keyspace)
         self._commands: dict[str, tuple[float, float]] = {}
         self._settings: dict[str, Mapping[str, str]] = {}
         self._observers: dict[str, Observer] = {
             MEMCACHED_CONFIG: self._observe_settings,
-            NAMESPACE.setting_type: self.keyspace.observe,
+            NAMESPACE.setting_type: self._census.observe,
         }
         namespaces = each_by_itself(self.keyspace.apply)
         self._appliers: dict[type[Step], Applier] = {
@@ -299,13 +330,9 @@ class MemcachedBackend:
         return await applied_by(self._appliers, steps, fence)
 
     async def sample(self) -> Sequence[Measurement]:
-        """Every node that answers."""
+        """Every node that answers, and what a look at some of the keys says."""
         nodes = await each(self.nodes, self._sample)
-        return [
-            m
-            for node, measured in nodes.held.items()
-            for m in samples.on_node(measured, node if nodes.several else None)
-        ]
+        return [*samples.of_nodes(nodes), *await self._census.sample()]
 
     async def _sample(self, node: MemcachedNode) -> list[Measurement]:
         stats, slabs = await node.stats(), await node.stats("slabs")

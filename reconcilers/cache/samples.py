@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from reconcilers.contract import Measurement
+from reconcilers.planning import Nodes
 
 MOST_COMMANDS: Final = 20
 """Commands whose latency is reported: the most called ones."""
@@ -99,11 +100,12 @@ def slab_waste_bytes(slabs: Mapping[str, str]) -> float:
     return max(0.0, total - used)
 
 
-def on_node(measurements: Iterable[Measurement], node: str | None) -> list[Measurement]:
-    """The same with a tag `node`; None: as they are."""
-    if node is None:
-        return list(measurements)
-    return [Measurement(m.metric_type, m.value, {**m.tags, "node": node}) for m in measurements]
+def of_nodes(nodes: Nodes[list[Measurement]]) -> list[Measurement]:
+    """The values of all nodes, with a tag `node` when there are several."""
+    rows = [(node, m) for node, measured in nodes.held.items() for m in measured]
+    if not nodes.several:
+        return [m for _, m in rows]
+    return [Measurement(m.metric_type, m.value, {**m.tags, "node": node}) for node, m in rows]
 
 
 def _plain(rows: Mapping[str, str], names: Mapping[str, str]) -> list[Measurement]:
