@@ -8,6 +8,8 @@ status        what is known of the world for one key, and how it changes
 events        the events, made from facts
 dependencies  order of creation and retirement, cycles
 claims        which setting owns an external object
+writes        requests to declare and retire, as changes; preconditions  If-Match as an expected revision
+documents     what people send to apply, as one document; answers  settings as they are answered, in pages
 prune         what an apply with prune retires
 sharding      which shard a setting belongs to
 errors        the caller's mistakes
