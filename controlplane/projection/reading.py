@@ -25,6 +25,8 @@ from controlplane.projection.queries import (
 )
 
 MOST_EVIDENCE_EVENTS: Final = 5000
+RARE: Final = 2000
+"""Fewer matches than this are looked up one by one."""
 
 
 class _Series(NamedTuple):
@@ -47,7 +49,7 @@ class _Point(NamedTuple):
 
 def events(connection: sqlite3.Connection, wanted: EventFilter) -> Page:
     """One page."""
-    rows = connection.execute(*selection.events(wanted)).fetchall()
+    rows = connection.execute(*selection.events(wanted, rare=_is_rare(connection, wanted))).fetchall()
     more = len(rows) > wanted.limit
     rows = rows[: wanted.limit]
     return Page([json.loads(body) for body, _, _ in rows], str(Cursor(*rows[-1][1:])) if more else None)
@@ -121,6 +123,14 @@ def dead_letters(connection: sqlite3.Connection, limit: int) -> list[dict[str, A
     )
     names = ("stream", "shard", "offset", "key", "reason", "size_bytes")
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _is_rare(connection: sqlite3.Connection, wanted: EventFilter) -> bool:
+    expression = selection.matching(wanted.text)
+    if expression is None:
+        return False
+    matches: int = connection.execute(*selection.some_matches(expression, RARE)).fetchone()[0]
+    return matches < RARE
 
 
 def _newest_events(connection: sqlite3.Connection, wanted: EventFilter) -> Page:

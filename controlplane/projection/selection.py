@@ -15,6 +15,7 @@ class Select(NamedTuple):
     parameters: tuple[Any, ...]
 
 
+_MATCHES: Final = "SELECT rowid FROM events_text WHERE events_text MATCH ?"
 _AGGREGATES: Final = {
     Aggregate.AVG: "avg(value)",
     Aggregate.MIN: "min(value)",
@@ -33,9 +34,22 @@ def matching(text: str | None) -> str | None:
     return " ".join(_quoted(word) for word in words if any(map(str.isalnum, word))) or None
 
 
-def events(wanted: EventFilter) -> Select:
-    """Rows (body, at_us, id), one more than the limit when there are more."""
+def some_matches(expression: str, limit: int) -> Select:
+    """One row: how many events match, counted up to the limit."""
+    return Select(
+        "SELECT count(*) FROM (SELECT 1 FROM events_text WHERE events_text MATCH ? LIMIT ?)", (expression, limit)
+    )
+
+
+def events(wanted: EventFilter, *, rare: bool = False) -> Select:
+    """Rows (body, at_us, id), one more than the limit when there are more.
+
+    `rare`: few events match the text, so they are looked up one by one; else the order of time leads and the matches are
+    a set to look into. SQLite can't know which is better: it has no statistics of the text.
+    """
+    expression = matching(wanted.text)
     terms = [
+        ("events_text MATCH ?" if rare else f"e.row IN ({_MATCHES})", expression),
         ("e.tenant = ?", wanted.tenant),
         ("e.event_type = ?", wanted.event_type),
         ("e.service_name = ?", wanted.service_name),
@@ -43,10 +57,10 @@ def events(wanted: EventFilter) -> Select:
         ("e.setting = ?", wanted.setting),
         ("e.at_us >= ?", None if wanted.since is None else micros(wanted.since)),
         ("e.at_us < ?", None if wanted.until is None else micros(wanted.until)),
-        ("e.row IN (SELECT rowid FROM events_text WHERE events_text MATCH ?)", matching(wanted.text)),
     ]
     where, parameters = _where(terms, wanted.cursor, "e.at_us", "e.id")
-    sql = f"SELECT e.body, e.at_us, e.id FROM events e WHERE {where} ORDER BY e.at_us DESC, e.id DESC LIMIT ?"  # noqa: S608
+    tables = "events_text CROSS JOIN events e ON e.row = events_text.rowid" if rare else "events e"
+    sql = f"SELECT e.body, e.at_us, e.id FROM {tables} WHERE {where} ORDER BY e.at_us DESC, e.id DESC LIMIT ?"  # noqa: S608
     return Select(sql, (*parameters, wanted.limit + 1))
 
 

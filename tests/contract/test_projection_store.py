@@ -249,6 +249,22 @@ async def test_text_finds_words_in_type_setting_actor_and_details(store):
         assert await ids(store, text=text) == [], text
 
 
+async def test_a_word_of_very_many_events_is_found_in_pages_like_a_rare_one(store):
+    await put(store, *(event(n // 3, details={"word": "common", "rest": n % 2}) for n in range(2_200)))
+    await put(store, event(5, details={"word": "rare"}), event(5, tenant="rival", details={"word": "common rare"}))
+    assert len(await ids(store, text="rare")) == 1
+    got, cursor = [], None
+    while True:
+        page = await store.events(EventFilter("acme", text="common", limit=1000, cursor=cursor))
+        got += [item["id"] for item in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    everything = [event_id for event_id in await ids(store, limit=1000) if event_id in got]
+    assert len(got) == len(set(got)) == 2_200
+    assert got[: len(everything)] == everything
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text() | st.text(alphabet='"*()^:-+{}~ANDORNEAR \0\ud800é'))
 async def test_any_text_is_answered_and_never_an_error(store, text):
