@@ -123,9 +123,13 @@ def measurements(census: Census, namespaces: Sequence[tuple[str, str]]) -> list[
     """For monitoring. `namespaces`: (name, prefix) of those registered on the server.
 
     `namespace_keys`, `namespace_size_bytes`, `namespace_without_ttl_keys` {namespace}; `without_ttl_keys`,
-    `prefix_size_bytes` {prefix}; `idle_size_bytes` {within}: bytes of the objects used within so many seconds.
+    `objects_size_bytes`: of all keys; `prefix_size_bytes` {prefix}; `idle_size_bytes` {within}: bytes of the objects used
+    within so many seconds.
     """
-    found = [Measurement("without_ttl_keys", census.weight * sum(one.ttl_s is None for one in census.objects))]
+    found = [
+        Measurement("without_ttl_keys", census.weight * sum(one.ttl_s is None for one in census.objects)),
+        Measurement("objects_size_bytes", census.size_bytes),
+    ]
     found += [
         Measurement("prefix_size_bytes", row["size_bytes"], {"prefix": row["prefix"]}) for row in prefixes(census, 5)
     ]
