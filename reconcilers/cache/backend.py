@@ -85,7 +85,7 @@ class NamespaceCensus:
         self._names: dict[str, str] = {}
         self._due = 0.0
 
-    async def observe(self, wanted: Wanted) -> Mapping[ExternalId, Any]:
+    async def observe(self, wanted: Wanted) -> Found:
         """Observe the registrations, and remember which namespaces are declared."""
         for external, definition in wanted.items():
             if definition is None:
