@@ -42,7 +42,7 @@ def of_health(health: Json) -> Iterator[Finding]:
     troubles = [trouble for trouble in _troubles(health) if isinstance(trouble, dict)]
     for part in ("log", "projection"):
         if not any(trouble.get("part") == part for trouble in troubles):
-            yield Finding(part, GOOD, "")
+            yield Finding(part, GOOD, "no complaint")
     for trouble in troubles:
         part = str(trouble.get("part") or "daemon")
         message = ": ".join(str(trouble[name]) for name in ("reason", "message") if trouble.get(name))
@@ -56,7 +56,7 @@ def of_targets(report: Json) -> Iterator[Finding]:
     for target in report.get("targets") or ():
         name = f"target {target_name(target)}"
         if target.get("up"):
-            yield Finding(name, GOOD, "")
+            yield Finding(name, GOOD, "up")
         else:
             advice = REASON_ADVICE.get(str(target.get("reason")), "it is tried again by itself")
             yield Finding(name, BAD, target_trouble(target) or "not reached yet", advice)

@@ -131,7 +131,7 @@ def _description(setting: Json, events: list[Json], now: float) -> list[Renderab
         parts += [tables.conditions_table(status["conditions"], now), ""]
     if status.get("drift"):
         parts += [Text("Drift", "bold"), tables.drift_table(status["drift"]), ""]
-    parts.append(Text(f"Last {len(events)} events" if events else "No events yet", "bold"))
+    parts.append(Text("Last events" if events else "No events yet", "bold"))
     parts += [tables.event_line(event, date=True) for event in events]
     return parts
 

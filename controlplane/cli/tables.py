@@ -29,6 +29,8 @@ STATUS_STYLES = {"started": "cyan", "succeeded": "green", "failed": "bold red", 
 OUTCOME_STYLES = {"created": "green", "updated": "cyan", "unchanged": "dim", "retired": "magenta"}
 OUTCOMES = ("created", "updated", "unchanged", "retired")
 GIST_CHARS = 160
+SUBJECT_CHARS = 28
+"""Wide enough for most `type/name`s to stand in a column."""
 
 
 def rows(columns: Sequence[str], body: Iterable[Sequence[str | Text]]) -> Table:
@@ -178,10 +180,14 @@ def event_line(event: Json, *, date: bool = False) -> Text:
         "  ",
         (f"{event['event_type']:<18}", STATUS_STYLES.get(status, "")),
         "  ",
-        (reference_of(event["setting"]) if event.get("setting") else str(event.get("service_name") or ""), "bold"),
+        (f"{_about(event):<{SUBJECT_CHARS}}", "bold"),
         "  ",
         gist(event),
     )
+
+
+def _about(event: Json) -> str:
+    return reference_of(event["setting"]) if event.get("setting") else str(event.get("service_name") or "")
 
 
 def gist(event: Json) -> str:

@@ -164,8 +164,8 @@ def _phase(watch: Watch, reference: str) -> str:
     if setting is None:
         return "Gone" if watch.wanted[reference] == GONE and reference in watch.seen else "Pending"
     # Ready at an older generation would read as done.
-    phase = tables.phase_of(setting)
-    return "Pending" if phase == "Ready" and watch.verdict(reference) == "waiting" else phase
+    phase, late = tables.phase_of(setting), watch.verdict(reference) == "waiting"
+    return "Pending" if phase == "Ready" and late and watch.wanted[reference] != GONE else phase
 
 
 def _message(watch: Watch, reference: str) -> str:

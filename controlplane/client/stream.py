@@ -96,9 +96,10 @@ class EventStream:
             if response.status != 200:
                 body = parsed(await response.text(errors="replace"), response.content_type)
                 raise problem_from(response.status, body, response.headers.get("Retry-After"))
-            self._tell(connected=True)
             parser = SseParser(self.last_event_id or "")
             while chunk := await response.content.read(READ_BYTES):
+                # Not before: the first chunk says where we are, and without that a break now would lose events.
+                self._tell(connected=True)
                 for event in map(self._place, parser.feed(chunk)):
                     if event.data and event.event not in ENDINGS:
                         yield _event(event)
