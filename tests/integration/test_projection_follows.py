@@ -14,6 +14,7 @@ import pytest
 
 from controlplane.log.memory import MemoryLog
 from controlplane.log.ports import Commit, Place, Stream
+from controlplane.log.sqlite import open_sqlite
 from controlplane.projection.ports import DocumentRefused, StoreDamaged, StoreUnavailable
 from controlplane.projection.projector import Pace, Projector, Retention, rebuild
 from controlplane.projection.queries import EventFilter, MetricFilter
@@ -30,9 +31,12 @@ PACE = Pace(retry_initial_s=0.01, retry_cap_s=0.05, watch_s=0.02)
 FOR_EVER = victim.FOR_EVER
 
 
-@pytest.fixture
-async def log():
-    log = MemoryLog(shards=victim.SHARDS)
+@pytest.fixture(params=["memory", "sqlite"])
+async def log(request, tmp_path):
+    if request.param == "memory":
+        log = MemoryLog(shards=victim.SHARDS)
+    else:
+        log = await open_sqlite(tmp_path / "log.db", shards=victim.SHARDS, synchronous="NORMAL")
     yield log
     await log.close()
 
