@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from controlplane import app
-from controlplane.cli import configuration, printing
+from controlplane.cli import configuration, daemon, printing
+from controlplane.telemetry import logs
 
 
 def serve(
@@ -29,7 +30,8 @@ def serve(
     """
     overrides = {"data_dir": None if data is None else str(data), "http": {"host": host, "port": port}}
     checked = configuration.load(config, overrides)
-    asyncio.run(app.serve(checked, ready=announce))
+    logs.configure(checked.telemetry.log_format, checked.telemetry.log_level)
+    asyncio.run(daemon.until_signal(app.serve(checked, ready=announce)))
 
 
 def announce(url: str) -> None:

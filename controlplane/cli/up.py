@@ -31,6 +31,7 @@ from controlplane.config import Config
 from controlplane.devstack import ports
 from controlplane.devstack.progress import DevstackError
 from controlplane.devstack.stack import Stack
+from controlplane.telemetry import logs
 
 Json = dict[str, Any]
 
@@ -102,7 +103,10 @@ def up(
         asyncio.run(_greet(url, data, f"coreplane down --data {data} stops it"))
         return
     try:
-        asyncio.run(daemon.until_signal(stay_up(wishes)))
+        # Into a file: the terminal belongs to the progress and the tables.
+        with (data / LOG_NAME).open("a", encoding="utf-8") as sink:
+            logs.configure("console", stream=sink)
+            asyncio.run(daemon.until_signal(stay_up(wishes)))
     except DevstackError as exc:
         raise Failure(exc.message, hint=exc.hint) from exc
     printing.stderr().print("coreplane is down")
