@@ -107,10 +107,15 @@ def plan_config(external: ExternalId, desired: Config | None, observed: Observed
         _compare_parameters(desired, node, held, observed, found)
     changes = found.steps_of()
     steps: list[Step] = [SetParameters(external, changes, desired.persist)] if changes else []
-    unsaved = tuple(sorted(node for node, held in nodes.held.items() if held.unsaved and held.has_file))
-    if desired.persist and not steps and unsaved and not found.blocked:
-        steps.append(RewriteConfig(external, unsaved))
-        found.differences.append(Difference("/persist", desired=True, observed=False))
+    # A node that is changed has its file written by the same transaction.
+    unsaved = [
+        node for node, held in nodes.held.items() if held.unsaved and held.has_file and not found.changes.get(node)
+    ]
+    if desired.persist and unsaved:
+        steps.append(RewriteConfig(external, tuple(sorted(unsaved))))
+        found.differences += [
+            Difference(nodes.path("/persist", node), desired=True, observed=False) for node in unsaved
+        ]
     return concluded(
         nodes, steps, differences=found.differences, blocked=joined(found.blocked), warnings=found.warnings
     )
