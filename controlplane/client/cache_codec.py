@@ -90,7 +90,9 @@ def pack(value: Entry) -> bytes:
         msg = f"the tags of one value take {len(tags)} bytes: more than 65535"
         raise ValueError(msg)
     return (
-        _HEAD.pack(VERSION, int(value.fresh_until * 1000), int(value.dead_at * 1000), len(tags)) + tags + value.payload
+        _HEAD.pack(VERSION, round(value.fresh_until * 1000), round(value.dead_at * 1000), len(tags))
+        + tags
+        + value.payload
     )
 
 

@@ -19,14 +19,13 @@ from typing import Any, Final, TypeVar
 from redis import exceptions as fault
 from redis.asyncio import Redis
 
-from reconcilers.cache.census import Census, Sampled, measurements
+from reconcilers.cache.census import Census, Sampled
 from reconcilers.cache.namespace import DeregisterNamespace, RegisterNamespace, Registration, parsed
 from reconcilers.contract import (
     SUCCEEDED,
     BackendError,
     ExternalId,
     Fence,
-    Measurement,
     Outcome,
     Step,
     TerminalError,
@@ -38,8 +37,6 @@ from reconcilers.contract import (
 from schemas import cache_layout as layout
 
 SCAN_COUNT: Final = 1_000
-SAMPLE: Final = 500
-"""Keys looked at for monitoring: four commands each."""
 MAX_SCANS: Final = 2_000
 """Most SCAN steps of one inspection: some 2,000,000 keys looked past."""
 
@@ -200,18 +197,6 @@ class RedisKeyspace:
         complete = total <= sample
         names = await self._all() if complete else await self._random(sample)
         return Census(tuple(await self._looked_at(names)), total, complete)
-
-    async def sample(self) -> list[Measurement]:
-        """Monitoring: what SAMPLE keys say of the server and of each namespace registered on it."""
-        with reaching("reading namespaces"):
-            prefixes = [_text(prefix) for prefix in await self._members(layout.INDEX_KEY)]
-        registered = await self.observe(ExternalId("cache.namespace", prefix) for prefix in prefixes)
-        named = [(held.definition.name, held.definition.prefix) for held in registered.values() if held.definition]
-        return measurements(await self.census(SAMPLE), sorted(named))
-
-    async def _members(self, key: str) -> list[Any]:
-        found: Any = await self._redis.smembers(key)
-        return list(found)
 
     async def _all(self) -> list[str]:
         return list(dict.fromkeys([_text(name) async for names in self._scan("") for name in names]))

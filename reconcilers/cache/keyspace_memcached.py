@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import unquote
 
-from reconcilers.cache.census import Census, Sampled, measurements
+from reconcilers.cache.census import Census, Sampled
 from reconcilers.cache.keyspace import sliced
 from reconcilers.cache.namespace import DeregisterNamespace, RegisterNamespace, Registration, parsed
 from reconcilers.contract import (
@@ -25,7 +25,6 @@ from reconcilers.contract import (
     BackendError,
     ExternalId,
     Fence,
-    Measurement,
     Outcome,
     Step,
     TerminalError,
@@ -40,8 +39,6 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect = Callable[[], Awaitable[Streams]]
 
 TRIES: Final = 5
-SAMPLE: Final = 2_000
-"""Items looked at for monitoring: one line each."""
 BUSY_PAUSE_S: Final = 0.2
 
 
@@ -53,8 +50,6 @@ class MemcachedKeyspace:
     def __init__(self, connects: Sequence[Connect], timeout_s: float) -> None:
         self._connects = tuple(connects)
         self._timeout_s = timeout_s
-        self._registered: dict[str, str] = {}
-        """Prefix → name, as last observed: the server keeps no list of them."""
 
     # Registrations
 
@@ -66,8 +61,6 @@ class MemcachedKeyspace:
                 document, _ = await _read(line, layout.registration_key(external.name))
                 if "definition" in document:
                     held = parsed(json.dumps(document["definition"]))
-                    if held is not None:
-                        self._registered[held.prefix] = held.name
                     found[external] = Registration(held, int(document.get("generation", 0)))
         return found
 
@@ -81,7 +74,6 @@ class MemcachedKeyspace:
                 async with self._open(self._connects[0]) as line:
                     fence.check()
                     await line.ask(f"md {layout.registration_key(step.external.name)}")
-                    self._registered.pop(step.external.name, None)
             elif isinstance(step, RegisterNamespace):
                 document = json.loads(step.definition.document)
                 await self._change(
@@ -167,16 +159,6 @@ class MemcachedKeyspace:
                         break
                 total, complete = total + (items if prefix is None else 0), complete and whole
         return Census(tuple(objects), total or len(objects), complete)
-
-    async def sample(self) -> list[Measurement]:
-        """Monitoring: what SAMPLE items of each node say; nothing while somebody else's dump runs."""
-        try:
-            census = await self.census(SAMPLE)
-        except TransientError as exc:
-            if exc.reason == "Busy":
-                return []
-            raise
-        return measurements(census, sorted((name, prefix) for prefix, name in self._registered.items()))
 
     @asynccontextmanager
     async def _open(self, connect: Connect) -> AsyncIterator[_Line]:
