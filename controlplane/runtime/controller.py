@@ -139,7 +139,7 @@ class Controller:
     async def _hold(self, shard: Shard) -> None:
         """Work on the shard until it is lost or given up."""
         self._shards[shard.index] = shard
-        self._metrics.shards_owned(len(self._shards))
+        self._metrics.shard_owned(shard.index, owned=True)
         self._announcer.own(shard)
         try:
             for target in self._desired.targets():
@@ -150,7 +150,7 @@ class Controller:
             del self._shards[shard.index]
             for target in [t for t in self._loops if self._index(t) == shard.index]:
                 await self._stop_loop(target)
-            self._metrics.shards_owned(len(self._shards))
+            self._metrics.shard_owned(shard.index, owned=False)
             await shard.close()
 
     def _index(self, target: TargetId) -> int:

@@ -122,12 +122,11 @@ def _before_retiring(
 
 
 def _retained(resolved: Resolved | Unresolved) -> bool:
-    """True when retiring leaves the backend alone."""
-    if isinstance(resolved, Unresolved):
+    """True when retiring leaves the backend alone. A target only says where a backend is."""
+    if isinstance(resolved, Unresolved) or resolved.kind is None:
         return True
     chosen = resolved.entry.deletion or resolved.entry.body.get("policy", {}).get("deletion")
-    data_bearing = resolved.kind is not None and resolved.kind.data_bearing
-    return bool((chosen or ("retain" if data_bearing else "delete")) == "retain")
+    return bool((chosen or ("retain" if resolved.kind.data_bearing else "delete")) == "retain")
 
 
 def _touched(status: KeyStatus) -> bool:

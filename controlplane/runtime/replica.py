@@ -200,6 +200,7 @@ class Replica:
             except (UnknownRecord, codec.Undecodable) as exc:
                 self._stop(exc, record.offset)
                 break
+            self._metrics.verdict(accepted=verdict.accepted)
             self._answer(verdict, change["request_id"])
             for folded in self._listeners:
                 folded(record.offset, change, verdict)

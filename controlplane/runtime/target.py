@@ -52,8 +52,8 @@ PASSES = 2
 SLICE = 200
 """Statuses in one commit when a whole target changes."""
 
-STATED_PAUSE_S = 1.0
-"""Pauses longer than this are said in the status (`next_at`)."""
+TICK_S = 0.001
+"""Shortest wait for a key that isn't due yet: a timer may fire a little before its time, which would spin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +166,7 @@ class TargetLoop:
             pause_s = self._backoff.pause_s(self._failures[key], random.random())  # noqa: S311
         now = self._clock.monotonic()
         self._queue.postpone(key, Priority.USER, now, now + pause_s)
+        self._parts.metrics.backed_off(self.id.service, pause_s)
         return pause_s
 
     def hold(self, key: str) -> None:
@@ -185,6 +186,7 @@ class TargetLoop:
         if self.backend is not None:
             self.down = error
             self._lost.set()
+            self._changed.set()
 
     # --- the loops -----------------------------------------------------------------------------------------------------
 
@@ -223,7 +225,7 @@ class TargetLoop:
             self._parts.metrics.queued(self.id.service, str(self.id), len(self._queue))
             if not keys:
                 due = self._queue.next_due()
-                await _wait(self._wake, None if due is None or self._draining else max(0.0, due - now))
+                await _wait(self._wake, None if due is None or self._draining else max(TICK_S, due - now))
                 continue
             try:
                 await self._passes.run(keys, self.backend, self.down)
@@ -284,22 +286,21 @@ class TargetLoop:
         self.down = None
         await self._went_up(backend)
         hints = asyncio.create_task(self._take_hints(backend))
-        lost = asyncio.create_task(self._lost.wait())
+        hints.add_done_callback(lambda _: self._changed.set())
         try:
             while True:
-                changed = asyncio.create_task(self._changed.wait())
-                await asyncio.wait({hints, lost, changed}, return_when=asyncio.FIRST_COMPLETED)
-                changed.cancel()
-                if lost.done():
+                await self._changed.wait()
+                self._changed.clear()
+                if self._lost.is_set():
                     return self.down or Unreachable("connection lost")
                 if hints.done():
                     return hints.result()
-                self._changed.clear()
                 now = self._parts.desired.target_setting(self.id)
                 if now is None or now.value != setting.value:
                     return None
         finally:
-            await _cancelled(hints, lost)
+            hints.cancel()
+            await asyncio.wait({hints})
             self.backend = None
             await backend.close()
 
@@ -309,6 +310,7 @@ class TargetLoop:
                 self._parts.metrics.hinted(self.id.service)
                 if backend.incarnation != self._incarnation:
                     self._incarnation = backend.incarnation
+                    self._parts.metrics.incarnation_changed(self.id.service, str(self.id))
                     _log.info("target restarted", target=str(self.id), incarnation=self._incarnation)
                 _log.info("hint", target=str(self.id), reason=hint.reason)
                 if hint.external is None:
@@ -464,8 +466,3 @@ async def _wait(event: asyncio.Event, timeout_s: float | None) -> None:
     except TimeoutError:
         return
 
-
-async def _cancelled(*tasks: asyncio.Task[object]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)

@@ -1,0 +1,206 @@
+"""Composition root: the only module that knows all others. What is started in which order, and stopped in the reverse.
+
+Start: log → the replica catches up → statuses → controller (shards are taken, backends driven) → projection → HTTP, and
+only then ready. Stop: HTTP ends → the controller begins nothing new and waits for effects under way → projection → log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from controlplane.api.auth import check_binding
+from controlplane.api.parts import Parts
+from controlplane.api.routes import create_app
+from controlplane.config import Config
+from controlplane.log.memory import MemoryLog
+from controlplane.log.ports import Log, LogUnavailable, Stream
+from controlplane.log.sqlite import open_sqlite
+from controlplane.projection.projector import Projected, Projector, Retention, rebuild
+from controlplane.projection.sqlite import SqliteStore
+from controlplane.runtime.catalogue import Catalogue
+from controlplane.runtime.clock import SystemClock
+from controlplane.runtime.controller import Controller
+from controlplane.runtime.operations import Operations
+from controlplane.runtime.replica import Replica
+from controlplane.runtime.secrets import EnvironmentSecrets, fingerprint_key
+from controlplane.runtime.statuses import StatusView
+from controlplane.runtime.supervisor import Supervisor
+from controlplane.telemetry.metrics import Metrics
+from reconcilers.registry import SERVICES
+from schemas.names import parse_key, timestamp
+
+_log = structlog.get_logger()
+
+TRIM_EVERY_S = 3600.0
+COUNT_EVERY_S = 5.0
+DAY_S = 86_400.0
+SHUTDOWN_S = 5.0
+"""Requests and streams under way get so long to end."""
+
+
+class Daemon:
+    """All parts of one running daemon. `async with` starts and stops them."""
+
+    def __init__(self, config: Config) -> None:
+        check_binding(config)
+        self.config = config
+        self.metrics = Metrics()
+        self.clock = SystemClock()
+        self.url = ""
+        self._supervisor = Supervisor(self.metrics)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Daemon:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        config = self.config
+        config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        log = await open_log(config)
+        self._stack.push_async_callback(log.close)
+        self.replica = Replica(log.settings, self.clock, self.metrics)
+        await self.replica.catch_up()
+        self.statuses = StatusView(log.journal)
+        store = SqliteStore(projection_path(config))
+        self._stack.push_async_callback(store.close)
+        self.projector = Projector(
+            log.journal,
+            store,
+            self.metrics,
+            retention=Retention(config.log.events_retention_days, config.log.metrics_retention_days),
+        )
+        self._stack.push_async_callback(self._supervisor.stop)
+        self._supervisor.start("replica", self.replica.run)
+        self._supervisor.start("statuses", self.statuses.run)
+        self._supervisor.start("projection", self.projector.run)
+        self._supervisor.start("retention", lambda: self._trim_regularly(log))
+        self._supervisor.start("census", self._count_regularly)
+        controller = await self._drive(log)
+        self._stack.push_async_callback(self.replica.close)
+        await self._serve(controller, log, store)
+
+    async def _drive(self, log: Log) -> Controller:
+        secrets = EnvironmentSecrets(self.config.data_dir, fingerprint_key(self.config.data_dir))
+        self.catalogue = Catalogue(SERVICES)
+        controller = Controller(
+            self.replica,
+            log.journal,
+            self.statuses,
+            self.catalogue,
+            secrets=secrets,
+            clock=self.clock,
+            metrics=self.metrics,
+            config=self.config.runtime,
+        )
+        self._stack.push_async_callback(controller.stop)
+        await controller.start()
+        await controller.own(range(log.journal.shards))
+        return controller
+
+    async def _serve(self, controller: Controller, log: Log, store: SqliteStore) -> None:
+        parts = Parts(
+            config=self.config,
+            replica=self.replica,
+            statuses=self.statuses,
+            journal=log.journal,
+            queries=store,
+            control=controller,
+            operations=Operations(self.catalogue, controller, self.replica.state, self.metrics),
+            kinds=self.catalogue.value_models(),
+            services=SERVICES,
+            metrics=self.metrics,
+            clock=self.clock,
+            troubles=self._troubles,
+        )
+        runner = web.AppRunner(create_app(parts), access_log=None, shutdown_timeout=SHUTDOWN_S)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, self.config.http.host, self.config.http.port)
+        await site.start()
+        host, port, *_ = runner.addresses[0]
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        _log.info("ready", url=self.url)
+
+    def _troubles(self) -> Sequence[Mapping[str, str]]:
+        degraded = self.projector.degraded
+        return [] if degraded is None else [{"part": "projection", "reason": "Degraded", "message": degraded}]
+
+    async def _trim_regularly(self, log: Log) -> None:
+        """Let the journal forget what is older than its retention."""
+        kept = {
+            Stream.EVENTS: self.config.log.events_retention_days,
+            Stream.METRICS: self.config.log.metrics_retention_days,
+        }
+        while True:
+            await asyncio.sleep(TRIM_EVERY_S)
+            for stream, days in kept.items():
+                gone = await log.journal.trim(stream, timestamp(self.clock.now() - days * DAY_S))
+                _log.info("journal trimmed", stream=str(stream), records=gone)
+
+    async def _count_regularly(self) -> None:
+        """Keep the gauge of settings by service and phase."""
+        while True:
+            counts: Counter[tuple[str, str]] = Counter()
+            for key in list(self.replica.state.entries):
+                status = self.statuses.get(key)
+                counts[parse_key(key).service, "Pending" if status is None else str(status.phase)] += 1
+            self.metrics.settings(counts)
+            await asyncio.sleep(COUNT_EVERY_S)
+
+
+async def serve(config: Config, *, ready: Callable[[str], None] | None = None) -> None:
+    """Run the daemon until cancelled; `ready` is called with its URL.
+
+    Raises ValueError (configuration), `LogUnavailable` (held by another process, wrong shards) and `LogCorrupt`.
+    """
+    async with Daemon(config) as daemon:
+        if ready is not None:
+            ready(daemon.url)
+        await asyncio.Event().wait()
+
+
+async def open_log(config: Config) -> Log:
+    """The log the configuration names. Raises `LogUnavailable` or `LogCorrupt`."""
+    url = config.log.url
+    if url == "memory:":
+        return MemoryLog(shards=config.log.shards)
+    if url and not url.startswith("sqlite:"):
+        msg = f"log.url {url!r}: this version knows sqlite:PATH and memory:"
+        raise LogUnavailable(msg)
+    path = Path(url.removeprefix("sqlite:")) if url else config.data_dir / "coreplane.db"
+    return await open_sqlite(path, shards=config.log.shards, synchronous=config.log.synchronous)
+
+
+def projection_path(config: Config) -> Path:
+    """The file of the projection. Raises ValueError for another kind of URL."""
+    url = config.projection.url
+    if url and not url.startswith("sqlite:"):
+        msg = f"projection.url {url!r}: this version knows sqlite:PATH"
+        raise ValueError(msg)
+    return Path(url.removeprefix("sqlite:")) if url else config.data_dir / "projection.db"
+
+
+async def rebuild_projection(config: Config) -> Projected:
+    """Make the projection anew from the journal. The daemon must be stopped: the log's lock says when it isn't."""
+    log = await open_log(config)
+    store = SqliteStore(projection_path(config))
+    try:
+        return await rebuild(log.journal, store)
+    finally:
+        await store.close()
+        await log.close()

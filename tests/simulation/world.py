@@ -1,0 +1,484 @@
+"""A world for simulations: a server that can fail in every way, a service that drives it, and a process that can die.
+
+Time is virtual (looptime): an hour of backoff costs milliseconds. Everything random comes from one seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import looptime
+from pydantic import BaseModel, ConfigDict
+
+from controlplane.config import RuntimeConfig
+from controlplane.domain.fold import Verdict
+from controlplane.log import codec
+from controlplane.log.memory import MemoryLog
+from controlplane.log.ports import Commit, Indeterminate, LogUnavailable, Place, Stream
+from controlplane.runtime.catalogue import Catalogue
+from controlplane.runtime.controller import Controller
+from controlplane.runtime.replica import Replica
+from controlplane.runtime.secrets import EnvironmentSecrets
+from controlplane.runtime.statuses import StatusView
+from controlplane.runtime.supervisor import Supervisor
+from controlplane.telemetry.metrics import Metrics
+from reconcilers.contract import (
+    SUCCEEDED,
+    Connection,
+    Difference,
+    ExternalId,
+    Fence,
+    Hint,
+    Kind,
+    Measurement,
+    NotSent,
+    Outcome,
+    Plan,
+    Result,
+    Service,
+    Step,
+    TransientError,
+    Unreachable,
+    failed,
+    unknown,
+)
+
+LANDING_S = 4.0
+"""Longest time the server takes to land a request nobody waits for any more."""
+
+CONFIG = RuntimeConfig(backoff_cap_s=30.0, sweep_s=60.0, sample_s=60.0)
+
+
+class Item(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    target: str
+    size: int
+    item: str | None = None
+    needs: tuple[str, ...] = ()
+
+
+class ItemTarget(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateItem(Step):
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeItem(Step):
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropItem(Step):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyItem(Step, irreversible=True):
+    pass
+
+
+def plan(external: ExternalId, desired: int | None, observed: int | None, now: float) -> Plan:
+    if desired is None:
+        return Plan() if observed is None else Plan((DropItem(external),))
+    if observed is None:
+        return Plan((CreateItem(external, desired),), (Difference("", desired, None),))
+    if desired == observed:
+        return Plan()
+    difference = (Difference("/size", desired, observed),)
+    if desired == 0:
+        return Plan((EmptyItem(external), ResizeItem(external, 0)), difference)
+    return Plan((ResizeItem(external, desired),), difference)
+
+
+@dataclass
+class Faults:
+    """Probabilities, per call."""
+
+    unreachable: float = 0.0
+    silent: float = 0.0
+    refused: float = 0.0
+    lost_reply: float = 0.0
+    """The effect happens, late, and nobody hears of it."""
+    slow_s: float = 0.0
+
+
+@dataclass
+class Server:
+    """The backend: objects, and everything that was ever done to them."""
+
+    rng: random.Random
+    faults: Faults = field(default_factory=Faults)
+    objects: dict[str, int] = field(default_factory=dict)
+    effects: list[tuple[float, str, str]] = field(default_factory=list)
+    second_creates: list[str] = field(default_factory=list)
+    up: bool = True
+    run_id: int = 0
+    observations: int = 0
+    landing: set[asyncio.Task[None]] = field(default_factory=set)
+    hints: asyncio.Queue[Hint] = field(default_factory=lambda: asyncio.Queue(100))
+
+    def land(self, step: Step) -> None:
+        name = step.external.name
+        self.effects.append((asyncio.get_running_loop().time(), step.name, name))
+        match step:
+            case CreateItem(size=size):
+                if name in self.objects:
+                    self.second_creates.append(name)
+                self.objects[name] = size
+            case ResizeItem(size=size):
+                if name in self.objects:
+                    self.objects[name] = size
+            case DropItem():
+                self.objects.pop(name, None)
+            case EmptyItem():
+                pass
+
+    def land_later(self, step: Step, delay_s: float) -> None:
+        async def landing() -> None:
+            await asyncio.sleep(delay_s)
+            self.land(step)
+
+        task = asyncio.get_running_loop().create_task(landing())
+        self.landing.add(task)
+        task.add_done_callback(self.landing.discard)
+
+    def restart(self, *, empty: bool) -> None:
+        self.run_id += 1
+        if empty:
+            self.objects.clear()
+
+    async def trouble(self) -> None:
+        if not self.up or self.rng.random() < self.faults.unreachable:
+            raise Unreachable("connection refused")
+        if self.rng.random() < self.faults.silent:
+            await asyncio.Event().wait()
+        if self.faults.slow_s:
+            await asyncio.sleep(self.rng.random() * self.faults.slow_s)
+
+
+class SimBackend:
+    """The service's only I/O, on the server above."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.incarnation = str(server.run_id)
+
+    def unsupported(self, setting_type: str) -> str | None:
+        return None
+
+    async def observe(self, wanted: Mapping[ExternalId, Any]) -> Mapping[ExternalId, Any]:
+        await self._server.trouble()
+        self._server.observations += 1
+        return {x: self._server.objects[x.name] for x in wanted if x.name in self._server.objects}
+
+    async def apply(self, steps: Sequence[Step], fence: Fence) -> Sequence[Outcome]:
+        return [await self._apply(step, fence) for step in steps]
+
+    async def _apply(self, step: Step, fence: Fence) -> Outcome:
+        server = self._server
+        try:
+            await server.trouble()
+        except Unreachable as exc:
+            return failed(exc)
+        if server.rng.random() < server.faults.refused:
+            return failed(TransientError("busy"))
+        try:
+            fence.check()
+        except NotSent:
+            return Outcome(Result.NOT_SENT)
+        if server.rng.random() < server.faults.lost_reply:
+            server.land_later(step, server.rng.random() * LANDING_S)
+            return unknown(Unreachable("no reply"))
+        server.land(step)
+        return SUCCEEDED
+
+    async def sample(self) -> Sequence[Measurement]:
+        await self._server.trouble()
+        return [Measurement("objects", len(self._server.objects))]
+
+    async def hints(self) -> AsyncIterator[Hint]:
+        while True:
+            yield await self._server.hints.get()
+
+    async def close(self) -> None:
+        return
+
+
+def service(server: Server, planner: Callable[..., Plan] = plan) -> Service:
+    async def connect(connection: Connection) -> SimBackend:
+        await server.trouble()
+        return SimBackend(server)
+
+    kind: Kind[Item, int, int] = Kind(
+        "mesh.item",
+        Item,
+        identify=lambda name, value: value.item or name,
+        desired=lambda name, value: value.size,
+        plan=planner,
+        requires=lambda value: value.needs,
+    )
+    return Service(
+        "mesh", (kind,), ItemTarget, connect, landing_s=LANDING_S, observe_timeout_s=5.0, effect_timeout_s=5.0, batch=50
+    )
+
+
+class VirtualClock:
+    """The loop's virtual time, as wall clock too; `jump_s` makes the wall clock jump."""
+
+    def __init__(self) -> None:
+        self.jump_s = 0.0
+
+    def now(self) -> float:
+        return 1_800_000_000.0 + self.jump_s + asyncio.get_running_loop().time()
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+class Mortal:
+    """A shard writer whose process can be dead: then nothing it does has an effect, and no call returns."""
+
+    def __init__(self, writer: Any, life: Life) -> None:
+        self._writer = writer
+        self._life = life
+
+    async def commit(self, commit: Commit) -> Any:
+        await self._life.call("commit")
+        faults = self._life.log_faults
+        if faults.rng.random() < faults.unavailable:
+            raise LogUnavailable("disk full")
+        stored = await self._writer.commit(commit)
+        if faults.rng.random() < faults.indeterminate:
+            raise Indeterminate("no reply")
+        await self._life.call("committed")
+        return stored
+
+    async def close(self) -> None:
+        await self._writer.close()
+
+
+@dataclass
+class LogFaults:
+    rng: random.Random
+    unavailable: float = 0.0
+    indeterminate: float = 0.0
+
+
+@dataclass
+class Life:
+    """One life of the process: it dies at its `dies_at`-th call of a port."""
+
+    log_faults: LogFaults
+    dies_at: int | None = None
+    calls: int = 0
+    dead: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def call(self, what: str) -> None:
+        self.calls += 1
+        if self.dies_at is not None and self.calls >= self.dies_at:
+            self.dead.set()
+        if self.dead.is_set():
+            await asyncio.Event().wait()
+
+
+class MortalJournal:
+    """The journal, as one life of the process sees it."""
+
+    def __init__(self, journal: Any, life: Life) -> None:
+        self._journal = journal
+        self._life = life
+        self.shards = journal.shards
+
+    async def open_shard(self, shard: int) -> Mortal:
+        await self._life.call("open")
+        return Mortal(await self._journal.open_shard(shard), self._life)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+
+class MortalServer(SimBackend):
+    """The backend, as one life of the process sees it: dying before or after the effect are both possible."""
+
+    def __init__(self, server: Server, life: Life) -> None:
+        super().__init__(server)
+        self._life = life
+
+    async def apply(self, steps: Sequence[Step], fence: Fence) -> Sequence[Outcome]:
+        await self._life.call("apply")
+        outcomes = await super().apply(steps, fence)
+        await self._life.call("applied")
+        return outcomes
+
+
+class World:
+    """One log, one server, and a process that is started, killed and started again."""
+
+    def __init__(self, seed: int, *, shards: int = 4) -> None:
+        self.rng = random.Random(seed)
+        self.log = MemoryLog(shards=shards)
+        self.server = Server(self.rng)
+        self.clock = VirtualClock()
+        self.log_faults = LogFaults(self.rng)
+        self.planner: Callable[..., Plan] = plan
+        self.requests = 0
+
+    async def start(self, *, dies_at: int | None = None) -> None:
+        self.life = Life(self.log_faults, dies_at)
+        self.metrics = Metrics()
+        journal: Any = MortalJournal(self.log.journal, self.life)
+        spec = service(self.server, self.planner)
+        life, server = self.life, self.server
+
+        async def connect(connection: Connection) -> MortalServer:
+            await server.trouble()
+            return MortalServer(server, life)
+
+        spec = Service(**{name: getattr(spec, name) for name in spec.__slots__} | {"connect": connect})
+        self.replica = Replica(self.log.settings, self.clock, self.metrics)
+        await self.replica.catch_up()
+        self.statuses = StatusView(self.log.journal)
+        self.supervisor = Supervisor(self.metrics)
+        self.supervisor.start("replica", self.replica.run)
+        self.supervisor.start("statuses", self.statuses.run)
+        self.controller = Controller(
+            self.replica,
+            journal,
+            self.statuses,
+            Catalogue({"mesh": spec}),
+            secrets=EnvironmentSecrets(Path("/nonexistent"), b"key"),
+            clock=self.clock,
+            metrics=self.metrics,
+            config=CONFIG,
+        )
+        await self.controller.start()
+        await self.controller.own(range(journal.shards))
+
+    async def stop(self) -> None:
+        await self.controller.stop()
+        await self.supervisor.stop()
+
+    async def kill(self) -> None:
+        """End the process without its having a say: from here on none of its calls has an effect."""
+        self.life.dead.set()
+        await self.controller._loop_supervisor.stop()
+        await self.controller._supervisor.stop()
+        await self.supervisor.stop()
+
+    # --- what a user does ----------------------------------------------------------------------------------------------
+
+    async def submit(self, *changes: dict[str, Any]) -> Verdict:
+        self.requests += 1
+        return await self.replica.submit(list(changes), actor="user", request_id=f"request-{self.requests}")
+
+    async def declare_target(self, name: str = "main") -> None:
+        await self.submit(declare(f"default/mesh.target/{name}", {"url": "sim:"}))
+
+    async def declare(self, name: str, size: int, target: str = "main", **more: Any) -> Verdict:
+        body = {field_: more.pop(field_) for field_ in ("policy", "depends_on", "labels") if field_ in more}
+        value = {"target": target, "size": size, **more}
+        return await self.submit(declare(f"default/mesh.item/{name}", value, **body))
+
+    async def retire(self, name: str, deletion: str | None = None) -> Verdict:
+        return await self.submit({"op": "retire", "key": f"default/mesh.item/{name}", "deletion": deletion})
+
+    # --- what can be seen ----------------------------------------------------------------------------------------------
+
+    def phase(self, name: str) -> str:
+        status = self.statuses.get(f"default/mesh.item/{name}")
+        return "" if status is None else str(status.phase)
+
+    def reason(self, name: str) -> str:
+        status = self.statuses.get(f"default/mesh.item/{name}")
+        ready = None if status is None else status.condition("Ready")
+        return "" if ready is None else ready.reason
+
+    def declared(self) -> dict[str, int]:
+        """External name → size of every declared, unretired item."""
+        items = {}
+        for key, entry in self.replica.state.entries.items():
+            if "/mesh.item/" in key and not entry.retiring:
+                value = entry.body["value"]
+                items[value.get("item") or key.rpartition("/")[2]] = value["size"]
+        return items
+
+    def settled(self) -> bool:
+        """Everything declared is Ready, the server holds exactly that, and nothing is under way."""
+        entries = self.replica.state.entries
+        for key, entry in entries.items():
+            status = self.statuses.get(key)
+            if entry.retiring or status is None or not status.holds("Ready"):
+                return False
+            if status.converged_generation != entry.generation or status.intent is not None:
+                return False
+        return self.server.objects == self.declared() and not self.server.landing
+
+    async def until(self, condition: Callable[[], bool], within_s: float, what: str) -> None:
+        deadline = self.clock.monotonic() + within_s
+        while not condition():
+            assert self.clock.monotonic() < deadline, f"not within {within_s} s: {what}\n{self.describe()}"
+            await asyncio.sleep(0.05)
+
+    async def until_settled(self, within_s: float = 600.0) -> None:
+        await self.until(self.settled, within_s, "settled")
+
+    def describe(self) -> str:
+        lines = [f"server {self.server.objects}", f"declared {self.declared()}"]
+        for key, entry in self.replica.state.entries.items():
+            status = self.statuses.get(key)
+            lines.append(f"{key} rev {entry.revision} retiring {entry.retiring} {status}")
+        return "\n".join(lines)
+
+    async def events(self) -> list[dict[str, Any]]:
+        """Every event of the journal, shard by shard."""
+        found = []
+        for shard in range(self.log.journal.shards):
+            position = 0
+            while entries := await self.log.journal.read(Place(Stream.EVENTS, shard), position):
+                found += [codec.decode(entry.data) for entry in entries if entry.data is not None]
+                position = entries[-1].offset + 1
+        return found
+
+
+def declare(key: str, value: dict[str, Any], **body: Any) -> dict[str, Any]:
+    """A declare change as the API makes it."""
+    return {"op": "declare", "key": key, "body": {"value": value, "labels": {}, "depends_on": [], "policy": {}} | body}
+
+
+def simulate(scenario: Callable[[], Awaitable[None]]) -> None:
+    """Run a scenario in virtual time; a crash of any task fails it."""
+    loop = looptime.patch_event_loop(asyncio.new_event_loop(), start=0)
+    problems: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: problems.append(context))
+    try:
+        loop.run_until_complete(scenario())
+    finally:
+        rest = asyncio.all_tasks(loop)
+        for task in rest:
+            task.cancel()
+        if rest:
+            loop.run_until_complete(asyncio.wait(rest))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+    assert not problems, problems
+
+
+def check_intents(events: Sequence[Mapping[str, Any]], *, open_allowed: int = 0) -> None:
+    """Every effect has its committed start and exactly one end; no event id appears twice."""
+    ids = [event["id"] for event in events]
+    assert len(ids) == len(set(ids)), "an event id appears twice"
+    started = {e["id"] for e in events if e["event_type"] == "ActionStarted"}
+    ends = [e["causation_id"] for e in events if e["event_type"] in ("ActionSucceeded", "ActionFailed", "ActionUnknown")]
+    assert len(ends) == len(set(ends)), "an action ended twice"
+    assert set(ends) <= started, "an end without a start"
+    assert len(started - set(ends)) <= open_allowed, f"actions without an end: {len(started - set(ends))}"
