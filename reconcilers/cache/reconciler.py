@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reconcilers.cache import acl, memcached_settings, model, plan
+from reconcilers.cache.analysis import analyse
 from reconcilers.cache.backend import connect
 from reconcilers.cache.namespace import NAMESPACE
 from reconcilers.cache.operations import OPERATIONS
@@ -28,5 +29,6 @@ SERVICE = Service(
     target=Target,
     connect=connect,
     operations=OPERATIONS,
+    analyse=analyse,
     batch=500,
 )
