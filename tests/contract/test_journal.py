@@ -1,0 +1,27 @@
+"""Every journal keeps its contract; a durable log keeps it over restarts."""
+
+import pytest
+
+from tests.contract.log_implementations import DURABLE, LOGS
+from tests.contract.log_suites import DurableLogSuite, JournalSuite
+
+
+@pytest.fixture(params=LOGS)
+def implementation(request):
+    return LOGS[request.param]
+
+
+@pytest.fixture
+async def log(implementation, tmp_path):
+    log = await implementation.open(tmp_path)
+    yield log
+    await log.close()
+
+
+class TestJournal(JournalSuite):
+    pass
+
+
+@pytest.mark.parametrize("implementation", [LOGS[name] for name in DURABLE], ids=DURABLE)
+class TestDurableLog(DurableLogSuite):
+    pass
