@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Self
 
 import structlog
 from aiohttp import web
@@ -57,7 +58,7 @@ class Daemon:
         self._supervisor = Supervisor(self.metrics)
         self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> Daemon:
+    async def __aenter__(self) -> Self:
         try:
             await self._start()
         except BaseException:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from controlplane import app
 from controlplane.cli import printing
@@ -30,7 +31,8 @@ async def running(config: Config) -> AsyncIterator[Daemon]:
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(app.serve(config, ready=ready.set_result), name="daemon")
     try:
-        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        waited: set[asyncio.Future[Any]] = {task, ready}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             task.result()
             msg = "the daemon ended before it was ready"
