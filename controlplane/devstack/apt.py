@@ -25,6 +25,8 @@ UPDATE_S: Final = 180.0
 INSTALL_S: Final = 300.0
 UNPACK_S: Final = 60.0
 SYSTEM_LISTS: Final = Path("/var/lib/apt/lists")
+SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""apt and dpkg start programs of the system by their names, some of them where only root looks."""
 NETWORK: Final = ("-o", "Acquire::Retries=2", "-o", "Acquire::http::Timeout=20", "-o", "Acquire::https::Timeout=20")
 LEFT_OUT: Final = ("libc6_", "libc-bin_", "base-files_")
 """The C library goes with the system's loader: another version of it beside would break every program."""
@@ -74,9 +76,8 @@ class Apt:
             await self._run("update", *state, *NETWORK, timeout_s=UPDATE_S)
 
     async def _run(self, *arguments: str, timeout_s: float = INSTALL_S) -> None:
-        env = {**self.env, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
         try:
-            _checked(await run([self.program, "-q", *arguments], env=env, timeout_s=timeout_s))
+            _checked(await run([self.program, "-q", *arguments], env=self.env, timeout_s=timeout_s))
         except TimeoutError as exc:
             msg = f"apt-get {arguments[0]} took longer than {timeout_s:g} s"
             raise AptFailed(msg) from exc
@@ -85,7 +86,10 @@ class Apt:
 def find(env: Mapping[str, str]) -> Apt | None:
     """The package client, None on a system without it."""
     program, unpacker = (shutil.which(name, path=env.get("PATH")) for name in ("apt-get", "dpkg-deb"))
-    return Apt(Path(program), Path(unpacker), env) if program and unpacker else None
+    if program is None or unpacker is None:
+        return None
+    path = os.pathsep.join(part for part in (env.get("PATH"), SYSTEM_PATH) if part)
+    return Apt(Path(program), Path(unpacker), {**env, "PATH": path, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"})
 
 
 def _private_state(scratch: Path) -> tuple[str, ...]:

@@ -78,10 +78,13 @@ class Stack:
 
     def backends(self) -> list[dict[str, Any]]:
         """What runs where: `{name, url, pid, log}`; without pid and log when it isn't ours."""
-        ours: list[dict[str, Any]] = [
-            {"name": s.name, "url": s.url, "pid": s.pid, "log": str(s.place.log_path)} for s in self._servers.values()
-        ]
-        return ours + [{"name": name, "url": url} for name, url in self._given.items()]
+        return [self._told(backend.name) for _, backend in self._chosen]
+
+    def _told(self, name: str) -> dict[str, Any]:
+        if name in self._given:
+            return {"name": name, "url": self._given[name]}
+        server = self._servers[name]
+        return {"name": name, "url": server.url, "pid": server.pid, "log": str(server.place.log_path)}
 
     def _target(self, backend: Backend) -> dict[str, Any]:
         if backend.name in self._given:
