@@ -264,8 +264,11 @@ def test_old_verdicts_do_not_pile_up():
     log = Log()
     for n in range(200):
         log.write(declare(n=n), offset=n * 500)
-    assert len(log.state.verdicts) <= REMEMBERED_OFFSETS // 500 + 3
-    assert [v.offset for v in log.state.verdicts.values()] == sorted(v.offset for v in log.state.verdicts.values())
+    offsets = [kept[0] for kept in log.state.verdicts.kept.values()]
+    assert len(offsets) <= REMEMBERED_OFFSETS // 500 + 3
+    assert offsets == sorted(offsets)
+    assert log.state.verdicts.get("r0") is None
+    assert log.state.verdicts.get("r99500") == Verdict(99_500, "r99500", ((KEY, "updated", 200, 99_501),), ())
 
 
 @pytest.mark.parametrize(
