@@ -155,12 +155,12 @@ def _beside(path: Path, kind: str) -> Path:
 
 def settings_crc(offset: int, data: bytes) -> int:
     """Checksum of a row of the settings log; Note [A row and its place]."""
-    return crc32(data, offset & 0xFFFFFFFF)
+    return crc32(data, offset)  # of the offset it takes the lower 32 bits
 
 
 def entry_crc(row_id: int, key: bytes, data: bytes | None) -> int:
     """Checksum of a row of the journal."""
-    place = crc32(key, (row_id ^ row_id >> 32) & 0xFFFFFFFF)
+    place = crc32(key, row_id ^ row_id >> 32)
     return place ^ 0xFFFFFFFF if data is None else crc32(data, place)
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 from zlib import crc32
 
 from controlplane.log.ports import Entry, LogCorrupt, LogUnavailable, Place, Record, Stream
-from controlplane.log.sqlite_file import SETTINGS, SHARD_SPAN, connect_reader, corrupt, entry_crc, meaning
+from controlplane.log.sqlite_file import SETTINGS, SHARD_SPAN, connect_reader, corrupt, entry_crc, meaning, settings_crc
 
 ResultT = TypeVar("ResultT")
 _Row = tuple[Any, ...]
@@ -84,11 +84,7 @@ class Reader:
         end = self._end()  # before the look: later records may only be added to it
         rows = connection.execute(_SETTINGS_QUERY, (start, limit)).fetchall()
         try:
-            records = [
-                _make(Record, (offset, data))
-                for offset, data, crc in rows
-                if crc32(data, offset & 0xFFFFFFFF) == crc and data.__class__ is bytes
-            ]
+            records = [_make(Record, (offset, data)) for offset, data, crc in rows if crc32(data, offset) == crc]
         except TypeError:
             records = []
         expected = min(limit, end - start)
@@ -165,7 +161,7 @@ def _sound(table: str, row: _Row) -> bool:
     row_id, key, data, crc = row
     try:
         if table == SETTINGS:
-            return data.__class__ is bytes and crc32(data, row_id & 0xFFFFFFFF) == crc
+            return settings_crc(row_id, data) == crc
         return bool(entry_crc(row_id, key, data) == crc)
     except TypeError:
         return False
