@@ -118,10 +118,19 @@ async def redis_server(
     tmp_path: Path, programs: dict[str, provision.Program], guardian: Guardian
 ) -> AsyncIterator[RealServer]:
     """A fresh Redis: `default` may do everything without a password, CONFIG REWRITE and ACL SAVE work, DEBUG is allowed."""
-    extra = ("--enable-debug-command", "local")
-    server = await started(REDIS, tmp_path, programs["redis"], guardian, *extra)
+    server = await started(REDIS, tmp_path, programs["redis"], guardian, "--enable-debug-command", "local")
     yield RealServer(server)
     await server.kill()  # nothing of it is kept
+
+
+@pytest.fixture
+async def second_redis_server(
+    tmp_path: Path, programs: dict[str, provision.Program], guardian: Guardian
+) -> AsyncIterator[RealServer]:
+    """Another one, for targets of several nodes."""
+    server = await started(REDIS, tmp_path / "second", programs["redis"], guardian)
+    yield RealServer(server)
+    await server.kill()
 
 
 @pytest.fixture

@@ -27,3 +27,8 @@ async def test_a_killed_server_comes_back_on_its_port_as_another_process(redis_s
     await redis_server.restart()
     assert redis_server.pid != before
     assert await redis.probe(redis_server.port) == redis_server.pid
+
+
+async def test_two_servers_run_side_by_side(redis_server: Any, second_redis_server: Any):
+    pids = {await redis.probe(server.port) for server in (redis_server, second_redis_server)}
+    assert pids == {redis_server.pid, second_redis_server.pid}
