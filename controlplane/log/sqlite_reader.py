@@ -161,7 +161,7 @@ def _sound(table: str, row: _Row) -> bool:
     row_id, key, data, crc = row
     try:
         if table == SETTINGS:
-            return settings_crc(row_id, data) == crc
+            return bool(settings_crc(row_id, data) == crc)
         return bool(entry_crc(row_id, key, data) == crc)
     except TypeError:
         return False

@@ -30,7 +30,7 @@ def test_any_bytes_are_a_map_or_undecodable(data):
 
 @pytest.mark.parametrize("value", [7, "text", [1, 2], None])
 def test_what_is_no_map_is_undecodable(value):
-    with pytest.raises(Undecodable, match="not a map"):
+    with pytest.raises(Undecodable, match="not a msgpack map"):
         decode(msgpack.packb(value))
 
 
@@ -39,3 +39,14 @@ def test_a_truncated_record_is_undecodable():
     for length in range(len(data)):
         with pytest.raises(Undecodable):
             decode(data[:length])
+
+
+def test_a_record_nested_beyond_all_bounds_is_undecodable():
+    with pytest.raises(Undecodable):
+        decode(b"\x81\xa1a" * 100_000 + b"\x01")
+
+
+@given(st.dictionaries(st.text(), JSON, max_size=5))
+def test_other_programs_read_our_records_with_msgpack_and_we_theirs(record):
+    assert msgpack.unpackb(encode(record)) == record
+    assert decode(msgpack.packb(record)) == record
