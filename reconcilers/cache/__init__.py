@@ -14,7 +14,7 @@ Quirks (Redis 7.0.15, Memcached 1.6.18; more beside the code that deals with the
 - Memcached takes the item size at its start only, and answers some refusals with words of their own.
 
 Permissions of the Redis user in the target: +acl +config|get +config|set +config|rewrite +info +client|kill +slowlog|len
-+client|setname +client|setinfo +multi +exec +ping; for namespaces also +@read +@write +@scripting +scan +randomkey +dbsize
-+memory|usage +object on the namespaces' keys and `coreplane:namespace*`; to log in and nothing else it needs no key.
++client|setname +multi +exec +ping; for namespaces also +@read +@write +@scripting +scan +randomkey +dbsize
++memory|usage +object on the namespaces' keys and `coreplane:namespace*`; without namespaces no key is needed.
 `ACL SETUSER` can grant anything, so whoever has this login has the server.
 """

@@ -253,7 +253,7 @@ class RedisBackend:
 
 
 def _user(name: str, nodes: Nodes[dict[str, FoundUser]]) -> ObservedUser | BackendError | None:
-    """One user from what every node said; None when no node has it."""
+    """One user from what every node said; None when no node has it. A retired one may still be on a silent node."""
     rows = {node: found[name] for node, found in nodes.held.items()}
     held: dict[str, Account | None] = {node: row.held for node, row in rows.items()}
     wanted: dict[str, Account] = {}
@@ -262,7 +262,8 @@ def _user(name: str, nodes: Nodes[dict[str, FoundUser]]) -> ObservedUser | Backe
             return row.wanted
         if row.wanted is not None:
             wanted[node] = row.wanted
-    if all(account is None for account in held.values()):
+    retired = not wanted
+    if all(account is None for account in held.values()) and not (retired and nodes.silent):
         return None
     lockout = next((row.lockout for row in rows.values() if row.lockout is not None), None)
     return ObservedUser(Nodes(held, nodes.silent), wanted, lockout)

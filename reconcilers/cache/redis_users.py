@@ -23,6 +23,7 @@ from reconcilers.contract import (
     BackendError,
     Fence,
     Outcome,
+    Result,
     SecretNotFound,
     Secrets,
     TerminalError,
@@ -238,8 +239,8 @@ def _commands(step: SetUser | DropUser, secrets: Secrets) -> list[Command] | Out
         setting: Command = ("ACL", "SETUSER", name, *_fresh(step.user, secrets))
     except SecretNotFound as exc:
         return failed(TerminalError(str(exc), reason="SecretNotFound"))
-    # After SETUSER in the same pipeline: a session that begins in between meets the new rules already.
-    return [setting, ("CLIENT", "KILL", "USER", name)] if step.kill else [setting]
+    # In one transaction: were the connection to break in between, nothing would tell that sessions are to be ended.
+    return [("MULTI",), setting, ("CLIENT", "KILL", "USER", name), ("EXEC",)] if step.kill else [setting]
 
 
 def _fresh(user: User, secrets: Secrets) -> list[str]:
@@ -255,10 +256,11 @@ def _outcome(count: int, replies: Iterator[Any], lost: Outcome | None) -> Outcom
     mine = [reply for _, reply in zip(range(count), replies, strict=False)]
     if len(mine) < count:
         return lost if lost is not None else SUCCEEDED
-    errors = [reply for reply in mine if isinstance(reply, ResponseError)]
+    done = mine[-1] if count > 1 and isinstance(mine[-1], list) else []
+    errors = [reply for reply in (*mine, *done) if isinstance(reply, ResponseError)]
     if errors:
         return failed(_invalid(errors[0]))
-    return Outcome(SUCCEEDED.result, {"sessions_ended": mine[1]}) if count > 1 else SUCCEEDED
+    return Outcome(Result.SUCCEEDED, {"sessions_ended": done[1]}) if done else SUCCEEDED
 
 
 def _saved(outcomes: Sequence[Outcome], reply: Any) -> list[Outcome]:

@@ -60,7 +60,8 @@ class World:
     ) -> Plan:
         """The plan for one declaration. Errors of the object are raised."""
         kind = KINDS[setting_type]
-        model = kind.value.model_validate({"target": "main", **value})
+        own_target = {"target": "main"} if "target" in kind.value.model_fields else {}
+        model = kind.value.model_validate({**own_target, **value})
         external = ExternalId(setting_type, kind.identify(name, model))
         desired = None if retiring else kind.desired(name, model)
         observed = (await self.backend.observe({external: desired})).get(external)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+
 import pytest
 from redis.asyncio import Redis
 
 from controlplane.devstack.redis import REDIS
+from reconcilers import cache
 from reconcilers.contract import Measurement, Result, Unreachable
 from tests.conftest import RealServer, started
-from tests.integration.cache_world import DictSecrets, hinted, world
+from tests.integration.cache_world import DEADLINE_S, DictSecrets, hinted, world
 
 pytestmark = pytest.mark.integration
 
@@ -92,6 +96,48 @@ async def test_steps_that_can_not_be_sent_have_failed(redis_server):
         assert isinstance(outcome.error, Unreachable)
 
 
+async def sent(target):
+    """Until a step is under way: the server has been asked and doesn't answer."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not target.backend.nodes[0].tally.under_way:  # noqa: ASYNC110 - the tally is a plain counter
+            await asyncio.sleep(0)
+
+
+async def asleep(redis, seconds):
+    """A server that answers nobody for a while; the connection that told it so."""
+    connection = await redis.connection_pool.get_connection()
+    await connection.send_command("DEBUG", "SLEEP", seconds)
+    return connection
+
+
+@pytest.mark.parametrize("setting", [(USER, {"commands": ["+ping"]}), (CONFIG, {"parameters": {"hz": 11}})], ids=str)
+async def test_a_step_whose_answer_never_came_is_unknown(redis_server, redis, setting):
+    async with world(redis_server.url) as target:
+        plan = await target.look(*setting)
+        sleeper = await asleep(redis, 60)
+        step = asyncio.create_task(target.take(plan))
+        await sent(target)
+        await redis_server.kill()
+        (outcome,) = await step
+        assert outcome.result is Result.UNKNOWN
+        await sleeper.disconnect()
+
+
+async def test_a_step_that_was_given_up_leaves_no_answer_for_the_next(redis_server, redis):
+    async with world(redis_server.url) as target:
+        plan = await target.look(USER, {"commands": ["+ping"]}, "u")
+        sleeper = await asleep(redis, 1)
+        step = asyncio.create_task(target.take(plan))
+        await sent(target)
+        step.cancel()
+        await asyncio.wait([step])
+        await sleeper.read_response()
+        await redis.connection_pool.release(sleeper)
+        for index in range(10):
+            await target.declare(USER, {"commands": ["+get"]}, f"u{index}")
+            assert (await target.look(USER, {"commands": ["+get"]}, f"u{index}")).converged
+
+
 async def test_kinds_of_the_other_server_are_unsupported(redis_server, memcached_server):
     async with world(redis_server.url) as redis, world(memcached_server.url) as memcached:
         for setting_type in (USER, CONFIG, "cache.namespace"):
@@ -151,6 +197,36 @@ async def test_a_silent_node_keeps_nobody_from_driving_the_other(redis_server, s
         await second_redis.restart()
         await target.declare(CONFIG, declared)
         assert (await target.look(CONFIG, declared)).converged
+
+
+async def test_a_user_is_gone_only_when_every_node_says_so(redis_server, second_redis):
+    async with world(redis_server.url, second_redis.url) as target:
+        value = {"commands": ["+ping"]}
+        await target.declare(USER, value, "u")
+        await second_redis.kill()
+        for _ in range(2):
+            plan = await target.look(USER, value, "u", retiring=True)
+            assert not plan.converged
+            await target.take(plan)
+        await second_redis.restart()
+        await target.take(await target.look(USER, value, "u", retiring=True))
+        assert (await target.look(USER, value, "u", retiring=True)).converged
+
+
+async def test_the_permissions_that_the_package_asks_for_are_enough(redis_server, redis):
+    everything = re.findall(r"\+[a-z@|]+", str(cache.__doc__))
+    await redis.execute_command("ACL", "SETUSER", "ops", "on", ">secret", *everything, "~*")
+    login = {"username": "ops", "password": {"from_env": "P"}}
+    async with world(redis_server.url, secrets=DictSecrets(P="secret"), **login) as target:
+        for kind, value in [
+            (USER, {"commands": ["+ping"]}),
+            (USER, {"commands": []}),
+            (CONFIG, {"parameters": {"hz": 11}, "persist": True}),
+            ("cache.namespace", {"prefix": "shop:", "layers": [{"target": "main", "ttl_s": 5}]}),
+        ]:
+            (outcome,) = await target.declare(kind, value)
+            assert outcome.result is Result.SUCCEEDED
+        assert "census_failures" not in values(await target.backend.sample())
 
 
 @pytest.fixture
