@@ -4,6 +4,7 @@
     codec    msgpack maps ↔ bytes (pure)
     sqlite   both in one SQLite file: the embedded default
     memory   both in memory: simulations and unit tests; passes the same contract suite
+    feed     the newest records, shared by the tails of a log; tailing  where a tail stands (pure)
 
 Nothing above this package may assume an implementation.
 """
