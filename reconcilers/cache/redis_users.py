@@ -1,13 +1,15 @@
 """ACL users on one Redis node: what is there, what the server makes of declared rules, and how it is changed. I/O.
 
-Declared rules are put on a scratch user inside MULTI, described, and the user is deleted before EXEC answers: nobody ever
-sees it, and a broken connection leaves nothing behind. It is off and has no password all the same. Answers are kept per
-server process, so that an idle sweep writes nothing.
+Declared rules are put on a scratch user, described, and the user is deleted in the same write. It is off, has no password
+and a name of its own for each write; should the connection break in between, the next sweep of leftovers deletes it. Not in
+MULTI: a server over its `maxmemory` would refuse that, and then nothing could be observed. Answers are kept per server
+process, so that an idle sweep writes nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -35,8 +37,6 @@ from schemas.secret import SecretRef
 
 FEW: Final = 16
 """Up to so many users are asked for by name; for more the whole list is read, which the server keeps ready."""
-
-SCRATCH: Final = f"{SCRATCH_USER_PREFIX}0"
 
 NEEDED: Final[Sequence[Command]] = (
     ("ACL", "SETUSER", "x"),
@@ -141,30 +141,32 @@ async def _canonical(
             forms[rules] = known
     if not unknown_yet:
         return forms
-    commands = [command for rules in unknown_yet for command in _scratch(rules, ("ACL", "GETUSER", SCRATCH))]
-    replies = await node.read(*commands)
+    scratch = _scratch_name()
+    question = ("ACL", "GETUSER", scratch)
+    replies = await node.read(*(command for rules in unknown_yet for command in _asked(scratch, rules, question)))
     for index, rules in enumerate(unknown_yet):
-        forms[rules] = _described(replies[5 * index : 5 * index + 5], secrets)
+        forms[rules] = _described(replies[3 * index : 3 * index + 3], secrets)
         if isinstance(forms[rules], Account):
             node.learnt.put(rules, forms[rules])
     return forms
 
 
-def _scratch(rules: Sequence[str], *questions: Command) -> list[Command]:
-    setting = ("ACL", "SETUSER", SCRATCH, "reset", "resetchannels", *rules, "off", "resetpass")
-    return [("MULTI",), setting, *questions, ("ACL", "DELUSER", SCRATCH), ("EXEC",)]
+def _scratch_name() -> str:
+    """Two writes on two connections may run interleaved: each has a user of its own."""
+    return f"{SCRATCH_USER_PREFIX}{uuid.uuid4().hex[:12]}"
+
+
+def _asked(scratch: str, rules: Sequence[str], *questions: Command) -> list[Command]:
+    setting = ("ACL", "SETUSER", scratch, "reset", "resetchannels", *rules, "off", "resetpass")
+    return [setting, *questions, ("ACL", "DELUSER", scratch)]
 
 
 def _described(replies: Sequence[Any], secrets: Secrets) -> Account | BackendError:
-    """The five replies of one scratch user."""
-    doing = "canonicalising ACL rules"
-    for reply in (*replies[:4], replies[4]):
-        if isinstance(reply, ResponseError):
-            return refused(reply, doing)
-    made, described, _ = replies[4]
+    """The three replies of one scratch user."""
+    made, described, _ = replies
     if isinstance(made, ResponseError):
         return _invalid(made)
-    return _account(valued(described, doing), secrets)
+    return _account(valued(described, "canonicalising ACL rules"), secrets)
 
 
 def _invalid(error: ResponseError) -> BackendError:
@@ -184,11 +186,11 @@ async def _lockout(node: RedisNode, user: User | None, login: Login) -> str | No
         return "the target's password isn't among its passwords"
     denied = node.learnt.get(("denied", user.rules))
     if denied is None:
-        questions = [("ACL", "DRYRUN", SCRATCH, *command) for command in NEEDED]
-        replies = await node.read(*_scratch(user.rules, *questions))
-        if isinstance(replies[-1], ResponseError) or isinstance(replies[-1][0], ResponseError):
+        scratch = _scratch_name()
+        questions = [("ACL", "DRYRUN", scratch, *command) for command in NEEDED]
+        made, *answers, _ = await node.read(*_asked(scratch, user.rules, *questions))
+        if isinstance(made, ResponseError):
             return None
-        answers = replies[-1][1:-1]
         denied = tuple(_words(c) for c, answer in zip(NEEDED, answers, strict=True) if answer not in ("OK", b"OK"))
         node.learnt.put(("denied", user.rules), denied)
     return f"it couldn't run {', '.join(denied)}" if denied else None
@@ -221,14 +223,31 @@ async def apply_users(
         return [batch for batch in batches if isinstance(batch, Outcome)]
     if save:
         commands.append(("ACL", "SAVE"))
-    lost: Outcome | None = None
-    try:
-        replies: Sequence[Any] = await node.ask(commands, before_send=fence.check)
-    except Interrupted as exc:
-        replies, lost = exc.replies, unknown(exc.error)
+    replies, lost = await _sent(node, commands, fence)
+    if lost is None and any(_is_oom(reply) for reply in replies):
+        # Over maxmemory nothing is queued after MULTI. Taking rights away can't wait for memory: without transactions then.
+        batches = [batch if isinstance(batch, Outcome) else _plain(batch) for batch in batches]
+        commands = [command for batch in batches if not isinstance(batch, Outcome) for command in batch]
+        replies, lost = await _sent(node, [*commands, ("ACL", "SAVE")] if save else commands, fence)
     remaining = iter(replies)
     outcomes = [batch if isinstance(batch, Outcome) else _outcome(len(batch), remaining, lost) for batch in batches]
     return outcomes if not save else _saved(outcomes, next(remaining, None))
+
+
+async def _sent(node: RedisNode, commands: Sequence[Command], fence: Fence) -> tuple[Sequence[Any], Outcome | None]:
+    """The replies, and what became of the steps that got none."""
+    try:
+        return await node.ask(commands, before_send=fence.check), None
+    except Interrupted as exc:
+        return exc.replies, unknown(exc.error)
+
+
+def _is_oom(reply: Any) -> bool:
+    return isinstance(reply, ResponseError) and str(reply).startswith(("OOM", "command not allowed when used memory"))
+
+
+def _plain(batch: Sequence[Command]) -> list[Command]:
+    return [command for command in batch if command not in (("MULTI",), ("EXEC",))]
 
 
 def _commands(step: SetUser | DropUser, secrets: Secrets) -> list[Command] | Outcome:
@@ -256,7 +275,7 @@ def _outcome(count: int, replies: Iterator[Any], lost: Outcome | None) -> Outcom
     mine = [reply for _, reply in zip(range(count), replies, strict=False)]
     if len(mine) < count:
         return lost if lost is not None else SUCCEEDED
-    done = mine[-1] if count > 1 and isinstance(mine[-1], list) else []
+    done = mine[-1] if count > 1 and isinstance(mine[-1], list) else mine if count > 1 else []
     errors = [reply for reply in (*mine, *done) if isinstance(reply, ResponseError)]
     if errors:
         return failed(_invalid(errors[0]))
