@@ -7,7 +7,8 @@ Note [The mark]. SQLite ends its write-ahead log at the first frame with a wrong
 the middle of a write looks like. So frames of acknowledged commits that rotted are dropped without a word, and so are the
 good ones behind them. Every commit therefore counts up `commits` in the database, and before it is acknowledged the count
 is written to the mark, outside of SQLite. A database that counts less than its mark has lost commits, and isn't opened. The
-mark isn't fsynced (that would double the price of a commit): after a power cut it may be behind; ahead only with synchronous=NORMAL, which loses commits then.
+mark isn't fsynced (that would double the price of a commit): after a power cut it may be behind. It is ahead of a sound
+file only after a power cut with synchronous=NORMAL, and then commits are lost indeed.
 
 Note [flock]. POSIX record locks belong to the process and vanish when *any* descriptor of the file is closed; `flock` belongs
 to the descriptor, so a second log in the same process is refused, too.

@@ -86,7 +86,7 @@ class Writer:
             self._refuse_closed()
         answer: asyncio.Future[ResultT] = self._loop.create_future()
         self._queue.put(_Job(stage, answer))
-        return await asyncio.shield(answer)
+        return await answer
 
     async def finish(self) -> None:
         """Commit what was handed over, end the tails and the thread. The connection stays, see `disconnect`."""
@@ -223,12 +223,11 @@ class Writer:
         for (_, answer), result, error in answers:
             self._room.release()
             if answer.cancelled():
-                continue
+                continue  # its caller gave up
             if error is None:
                 answer.set_result(result)
             else:
                 answer.set_exception(error)
-                answer.exception()  # seen: the caller may have been cancelled meanwhile
 
 
 def _staged(job: _Job[Any], batch: Batch) -> _Answer:
