@@ -41,6 +41,8 @@ _log = structlog.get_logger()
 
 TRIM_EVERY_S = 3600.0
 COUNT_EVERY_S = 5.0
+TOMBSTONES_DAYS = 1.0
+"""Trimming the status stream drops tombstones only; readers that are away for longer read it from the start."""
 DAY_S = 86_400.0
 SHUTDOWN_S = 5.0
 """Requests and streams under way get so long to end."""
@@ -146,6 +148,7 @@ class Daemon:
         kept = {
             Stream.EVENTS: self.config.log.events_retention_days,
             Stream.METRICS: self.config.log.metrics_retention_days,
+            Stream.STATUS: TOMBSTONES_DAYS,
         }
         while True:
             await asyncio.sleep(TRIM_EVERY_S)
