@@ -22,7 +22,7 @@ from controlplane.api.routes import create_app
 from controlplane.config import Config
 from controlplane.log.memory import MemoryLog
 from controlplane.log.ports import Log, LogUnavailable, Stream
-from controlplane.log.sqlite import open_sqlite
+from controlplane.log.sqlite import Loss, accept_loss, open_sqlite
 from controlplane.projection.projector import Projected, Projector, Retention, rebuild
 from controlplane.projection.sqlite import SqliteStore
 from controlplane.runtime.catalogue import Catalogue
@@ -186,8 +186,13 @@ async def open_log(config: Config) -> Log:
     if url and not url.startswith("sqlite:"):
         msg = f"log.url {url!r}: this version knows sqlite:PATH and memory:"
         raise LogUnavailable(msg)
-    path = Path(url.removeprefix("sqlite:")) if url else config.data_dir / "coreplane.db"
-    return await open_sqlite(path, shards=config.log.shards, synchronous=config.log.synchronous)
+    return await open_sqlite(log_path(config), shards=config.log.shards, synchronous=config.log.synchronous)
+
+
+def log_path(config: Config) -> Path:
+    """The file of the embedded log."""
+    url = config.log.url
+    return Path(url.removeprefix("sqlite:")) if url else config.data_dir / "coreplane.db"
 
 
 def projection_path(config: Config) -> Path:
@@ -197,6 +202,16 @@ def projection_path(config: Config) -> Path:
         msg = f"projection.url {url!r}: this version knows sqlite:PATH"
         raise ValueError(msg)
     return Path(url.removeprefix("sqlite:")) if url else config.data_dir / "projection.db"
+
+
+async def accept_log_loss(config: Config) -> Loss:
+    """Go on with a log that lost its last commits. The daemon must be stopped.
+
+    The offsets of what was lost are given anew, so the projection, which may hold the lost records, is rebuilt.
+    """
+    loss = await asyncio.to_thread(accept_loss, log_path(config))
+    await rebuild_projection(config)
+    return loss
 
 
 async def rebuild_projection(config: Config) -> Projected:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from controlplane.app import rebuild_projection
+from controlplane.app import accept_log_loss, rebuild_projection
 from controlplane.cli import configuration, findings, printing, session, tables, upfile
 from controlplane.cli.failure import Ended, ExitCode, Failure
 from controlplane.cli.findings import BAD, GOOD, Finding
@@ -19,6 +19,8 @@ from controlplane.cli.printing import Format, Output
 from controlplane.cli.session import DEFAULT_DATA, Data
 from controlplane.client.errors import ApiError, ClientError, DaemonUnreachable
 from controlplane.client.http import CoreplaneClient
+from controlplane.config import Config
+from controlplane.log.ports import LogCorrupt, LogUnavailable
 
 MARKS = {GOOD: Text("✓", "green"), BAD: Text("✗", "bold red")}
 
@@ -29,8 +31,12 @@ def doctor(
     rebuild: Annotated[
         bool, typer.Option("--rebuild-projection", help="Make the searchable copy anew. The daemon must be stopped.")
     ] = False,
+    accept_loss: Annotated[
+        bool,
+        typer.Option("--accept-loss", help="Go on with a log that lost its last commits. The daemon must be stopped."),
+    ] = False,
     config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="The daemon's configuration, for a rebuild.")
+        Path | None, typer.Option("--config", metavar="FILE", help="The daemon's configuration, for repairs.")
     ] = None,
     data: Data = DEFAULT_DATA,
     output: Output = Format.TABLE,
@@ -40,9 +46,14 @@ def doctor(
     $ coreplane doctor
 
     $ coreplane doctor --rebuild-projection --data .coreplane
+
+    $ coreplane doctor --accept-loss --data .coreplane
     """
+    if accept_loss:
+        _accept_loss(_stopped(config, data))
+        return
     if rebuild:
-        _rebuild(config, data)
+        _rebuild(_stopped(config, data))
         return
     found = session.run(context, examine)
     if printing.is_for_machines(output):
@@ -81,7 +92,8 @@ def _show(found: list[Finding]) -> None:
         printing.show(*(Text(f"  {finding.check}: {finding.advice}") for finding in advised))
 
 
-def _rebuild(config_file: Path | None, data: Path) -> None:
+def _stopped(config_file: Path | None, data: Path) -> Config:
+    """The configuration of a daemon that doesn't run; Failure when it does."""
     running = upfile.alive(data)
     if running is not None:
         msg = f"the daemon runs on {data} (pid {running.pid})"
@@ -90,7 +102,23 @@ def _rebuild(config_file: Path | None, data: Path) -> None:
     if not config.data_dir.is_dir():
         msg = f"there is no data directory {config.data_dir}"
         raise Failure(msg, hint="name it with --data")
+    return config
+
+
+def _accept_loss(config: Config) -> None:
+    try:
+        loss = asyncio.run(accept_log_loss(config))
+    except (LogUnavailable, LogCorrupt) as exc:
+        raise Failure(str(exc)) from exc
+    lost = loss.acknowledged - loss.kept
+    printing.show(Text(f"the log of {config.data_dir} goes on after commit {loss.kept}; {max(0, lost)} were lost"))
+
+
+def _rebuild(config: Config) -> None:
     begun = time.monotonic()
-    with printing.stderr().status("rebuilding the projection from the journal"):
-        asyncio.run(rebuild_projection(config))
+    try:
+        with printing.stderr().status("rebuilding the projection from the journal"):
+            asyncio.run(rebuild_projection(config))
+    except (LogUnavailable, LogCorrupt) as exc:
+        raise Failure(str(exc)) from exc
     printing.show(Text(f"the projection of {config.data_dir} is rebuilt ({time.monotonic() - begun:.1f} s)"))
