@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,18 @@ async def started(
         return server
 
 
+SERVE = ("-m", "controlplane", "serve", "--config")
+
+
 class DaemonProcess:
     """A `coreplane serve` of its own. `restart` and `start` go on with the same data directory and port."""
 
-    def __init__(self, data_dir: Path, content: dict[str, Any]) -> None:
+    def __init__(self, data_dir: Path, content: dict[str, Any], command: Sequence[str] = SERVE) -> None:
         self.data_dir = data_dir
+        self.content = content
+        """Of the configuration; what is changed counts from the next start on."""
         self.url = ""
-        self._content = content
+        self._command = command
         self._process: asyncio.subprocess.Process | None = None
         data_dir.mkdir(parents=True, exist_ok=True)
 
@@ -67,13 +73,14 @@ class DaemonProcess:
         """Start it and wait until it is ready; what it says before that is the failure's message."""
         config = self.data_dir / "coreplane.yaml"
         http = {"http": {"port": int(self.url.rpartition(":")[2]) if self.url else 0}}
-        config.write_text(yaml.safe_dump({"data_dir": str(self.data_dir), **http, **self._content}))
+        config.write_text(yaml.safe_dump({"data_dir": str(self.data_dir), **http, **self.content}))
         log = self.data_dir / "daemon.log"
         with log.open("ab") as sink:
             begun = sink.tell()
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-m", "controlplane", "serve", "--config", str(config)),
+                *self._command,
+                str(config),
                 stdout=sink,
                 stderr=sink,
                 env={**os.environ, **environment},
