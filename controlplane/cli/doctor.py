@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from controlplane.app import accept_log_loss, rebuild_projection
-from controlplane.cli import configuration, findings, printing, session, tables, upfile
+from controlplane.cli import configuration, findings, printing, session, starting, tables, upfile
 from controlplane.cli.failure import Ended, ExitCode, Failure
 from controlplane.cli.findings import BAD, GOOD, Finding
 from controlplane.cli.printing import Format, Output
@@ -20,7 +20,6 @@ from controlplane.cli.session import DEFAULT_DATA, Data
 from controlplane.client.errors import ApiError, ClientError, DaemonUnreachable
 from controlplane.client.http import CoreplaneClient
 from controlplane.config import Config
-from controlplane.log.ports import LogCorrupt, LogUnavailable
 
 MARKS = {GOOD: Text("✓", "green"), BAD: Text("✗", "bold red")}
 
@@ -99,6 +98,7 @@ def _stopped(config_file: Path | None, data: Path) -> Config:
         msg = f"the daemon runs on {data} (pid {running.pid})"
         raise Failure(msg, hint="coreplane down, then again")
     config = configuration.load(config_file, {"data_dir": None if config_file else str(data)})
+    starting.check(config)
     if not config.data_dir.is_dir():
         msg = f"there is no data directory {config.data_dir}"
         raise Failure(msg, hint="name it with --data")
@@ -108,8 +108,8 @@ def _stopped(config_file: Path | None, data: Path) -> Config:
 def _accept_loss(config: Config) -> None:
     try:
         loss = asyncio.run(accept_log_loss(config))
-    except (LogUnavailable, LogCorrupt) as exc:
-        raise Failure(str(exc)) from exc
+    except starting.TROUBLES as exc:
+        raise starting.failure_of(exc, config) from exc
     lost = loss.acknowledged - loss.kept
     printing.show(Text(f"the log of {config.data_dir} goes on after commit {loss.kept}; {max(0, lost)} were lost"))
 
@@ -119,6 +119,6 @@ def _rebuild(config: Config) -> None:
     try:
         with printing.stderr().status("rebuilding the projection from the journal"):
             asyncio.run(rebuild_projection(config))
-    except (LogUnavailable, LogCorrupt) as exc:
-        raise Failure(str(exc)) from exc
+    except starting.TROUBLES as exc:
+        raise starting.failure_of(exc, config) from exc
     printing.show(Text(f"the projection of {config.data_dir} is rebuilt ({time.monotonic() - begun:.1f} s)"))
