@@ -42,7 +42,7 @@ class DesiredState:
     def update(self, key: str) -> AbstractSet[str]:
         """Follow a change of one key; the keys (itself included) that should be looked at because of it."""
         entry = self._state.entries.get(key)
-        affected = {key, *self._graph.dependents(key)}
+        affected = {key, *self._around(key)}
         if entry is None:
             affected |= set(self._graph.needs(key)) | set(self._claims.release(key))
             self._graph.drop(key)
@@ -59,6 +59,16 @@ class DesiredState:
             identity = (resolved.target, resolved.external)
             affected |= set(self._claims.claim(key, identity, entry.created_revision))
         return affected
+
+    def _around(self, key: str) -> AbstractSet[str]:
+        """The keys that need it; however far away when it is on a cycle: its change may free them all."""
+        found = set(self._graph.dependents(key))
+        waiting = list(found) if self._graph.cycle_through(key) else []
+        while waiting:
+            more = self._graph.dependents(waiting.pop()) - found
+            found |= more
+            waiting += more
+        return found
 
     def entry(self, key: str) -> Entry | None:
         """The folded entry of a key, None when it left the state."""
