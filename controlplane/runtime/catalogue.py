@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import structlog
 from pydantic import BaseModel, ValidationError
 
 from controlplane.domain.fold import Entry
 from controlplane.domain.validation import owned_value
 from reconcilers.contract import ExternalId, Kind, Service
 from schemas.names import Key, parse_key
+
+_log = structlog.get_logger()
 
 
 class TargetId(NamedTuple):
@@ -100,7 +103,7 @@ class Catalogue:
             return str(body.get("value", {}).get("target", "-"))
         try:
             return kind.target(kind.value.model_validate(owned_value(body)))
-        except ValidationError:
+        except Exception:  # noqa: BLE001 - `resolve` says what is wrong; here every key needs some target
             return str(body.get("value", {}).get("target", "-"))
 
     def _resolve(self, entry: Entry) -> Resolved | Unresolved:
@@ -119,11 +122,20 @@ class Catalogue:
             first = exc.errors(include_url=False, include_input=False)[0]
             path = "/".join(str(part) for part in first["loc"])
             return Unresolved(entry, key, target, "InvalidValue", f"/{path}: {first['msg']}")
+        try:
+            return self._understood(entry, key, target, kind, value)
+        except Exception as exc:  # noqa: BLE001 - a bug in the kind: it stalls this key, not all keys that come with it
+            _log.exception("kind failed", setting=entry.key)
+            return Unresolved(entry, key, target, "InternalError", f"{key.setting_type}: {exc!r}")
+
+    def _understood(
+        self, entry: Entry, key: Key, target: TargetId, kind: Kind[Any, Any, Any] | None, value: Any
+    ) -> Resolved:
         explicit = entry.body.get("depends_on", ())
         if kind is None:
             external = ExternalId(key.setting_type, key.name)
             return Resolved(entry, key, target, None, value, external, None, tuple(explicit))
-        implied = (f"{service.target_type}/{target.target}", *kind.requires(value))
+        implied = (f"{key.service}.target/{target.target}", *kind.requires(value))
         requires = dict.fromkeys((*explicit, *implied))
         external = ExternalId(key.setting_type, kind.identify(key.name, value))
         return Resolved(entry, key, target, kind, value, external, kind.desired(key.name, value), tuple(requires))

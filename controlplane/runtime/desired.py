@@ -15,7 +15,7 @@ from controlplane.domain.fold import Entry, State
 from controlplane.runtime.catalogue import Catalogue, Resolved, TargetId, Unresolved
 from controlplane.runtime.decisions import Surroundings
 from controlplane.runtime.statuses import StatusView
-from reconcilers.contract import SecretNotFound, Secrets
+from reconcilers.contract import ExternalId, SecretNotFound, Secrets
 from schemas.secret import references_in
 
 NO_KEYS: frozenset[str] = frozenset()
@@ -53,6 +53,7 @@ class DesiredState:
         affected |= set(self._graph.needs(key)) if entry.retiring else NO_KEYS
         self._move(key, resolved.target)
         if isinstance(resolved, Unresolved):
+            self._graph.drop(key)
             return affected | set(self._claims.release(key))
         self._graph.put(key, resolved.requires)
         if resolved.kind is not None:
@@ -100,8 +101,12 @@ class DesiredState:
         """The keys that stand on it. A live view."""
         return self._graph.dependents(key)
 
-    def surroundings(self, resolved: Resolved | Unresolved, unsupported: str | None) -> Surroundings:
-        """What matters for a key beyond its own declaration."""
+    def contested(self, key: str) -> bool:
+        """True when another key has the external object that this one claims."""
+        return self._claims.contested(key) is not None
+
+    def surroundings(self, resolved: Resolved | Unresolved, made: str | None, unsupported: str | None) -> Surroundings:
+        """What matters for a key beyond its own declaration. `made`: name of the object that is its own already."""
         key = resolved.entry.key
         target = resolved.target.key
         waits = [needed for needed in self._graph.unmet(key, self._ready) if needed != target]
@@ -110,10 +115,17 @@ class DesiredState:
             unmet=tuple(waits),
             dependents=tuple(sorted(k for k in self._graph.dependents(key) if k in self._state.entries)),
             cycle=self._graph.cycle_through(key),
-            owner=self._claims.contested(key),
+            owner=self._owner(resolved, made),
             missing_secret=self._missing_secret(resolved),
             unsupported=unsupported,
         )
+
+    def _owner(self, resolved: Resolved | Unresolved, made: str | None) -> str | None:
+        if isinstance(resolved, Unresolved) or made is None or not resolved.entry.retiring:
+            return self._claims.contested(resolved.entry.key)
+        thing = ExternalId(resolved.external.setting_type, made)
+        owner = self._claims.owner((resolved.target, thing))
+        return None if owner == resolved.entry.key else owner
 
     def _ready(self, key: str) -> bool:
         entry, status = self._state.entries.get(key), self._statuses.get(key)
