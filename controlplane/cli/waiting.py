@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from controlplane.cli import printing, tables
 from controlplane.cli.failure import ExitCode, Failure
+from controlplane.cli.rows import Rows
 from controlplane.client.errors import ApiError
 from controlplane.client.http import CoreplaneClient
 
@@ -143,7 +144,7 @@ class Progress:
                 yield Text(f"{reference}  {told}")
 
 
-def picture(watch: Watch) -> Table:
+def picture(watch: Watch) -> RenderableType:
     """At most SHOWN settings, those that aren't done first, under a line that counts all."""
     order = {"stuck": 0, "waiting": 1, "done": 2}
     references = sorted(watch.wanted, key=lambda reference: order[watch.verdict(reference)])
@@ -153,10 +154,8 @@ def picture(watch: Watch) -> Table:
     ]
     if len(references) > SHOWN:
         body.append((f"… {len(references) - SHOWN} more", Text(""), ""))
-    table = tables.rows(["SETTING", "PHASE", "MESSAGE"], body)
-    table.title = f"{len(watch.having('done'))} of {len(references)} as declared"
-    table.title_justify = "left"
-    return table
+    title = Text(f"{len(watch.having('done'))} of {len(references)} as declared", "bold")
+    return Group(title, Rows(["SETTING", "PHASE", "MESSAGE"], body))
 
 
 def _phase(watch: Watch, reference: str) -> str:
