@@ -205,8 +205,10 @@ class Announcer:
 
     async def _target(self, change: Mapping[str, Any], offset: int, before: TargetId | None) -> TargetId:
         """Where the key is carried out from that change on. `before`: where it was, if that is known."""
-        key = parse_key(change["key"])
+        key, entry = parse_key(change["key"]), self._desired.entry(change["key"])
         if change["op"] == "declare":
+            if entry is not None and entry.revision == offset + 1:
+                return self._desired.resolve(entry).target  # remembered, and asked for next anyway
             return self._desired.catalogue.target_of(key, change["body"])
         if before is None and self._is_newest(change["key"], offset):
             before = self._desired.target_of(change["key"])

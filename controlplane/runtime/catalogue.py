@@ -108,30 +108,31 @@ class Catalogue:
 
     def _resolve(self, entry: Entry) -> Resolved | Unresolved:
         key = parse_key(entry.key)
-        target = self.target_of(key, entry.body)
         service = self.services.get(key.service)
         if service is None:
-            return Unresolved(entry, key, target, "UnknownService", f"this daemon doesn't serve {key.service}")
+            return self._unresolved(entry, key, "UnknownService", f"this daemon doesn't serve {key.service}")
         kind = self._kinds.get(key.setting_type)
         model = service.target if key.setting_type == service.target_type else (kind.value if kind else None)
         if model is None:
-            return Unresolved(entry, key, target, "UnknownType", f"this daemon doesn't know {key.setting_type}")
+            return self._unresolved(entry, key, "UnknownType", f"this daemon doesn't know {key.setting_type}")
         try:
             value = model.model_validate(owned_value(entry.body))
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_input=False)[0]
             path = "/".join(str(part) for part in first["loc"])
-            return Unresolved(entry, key, target, "InvalidValue", f"/{path}: {first['msg']}")
+            return self._unresolved(entry, key, "InvalidValue", f"/{path}: {first['msg']}")
         try:
-            return self._understood(entry, key, target, kind, value)
+            return self._understood(entry, key, kind, value)
         except Exception as exc:  # noqa: BLE001 - a bug in the kind: it stalls this key, not all keys that come with it
             _log.exception("kind failed", setting=entry.key)
-            return Unresolved(entry, key, target, "InternalError", f"{key.setting_type}: {exc!r}")
+            return self._unresolved(entry, key, "InternalError", f"{key.setting_type}: {exc!r}")
 
-    def _understood(
-        self, entry: Entry, key: Key, target: TargetId, kind: Kind[Any, Any, Any] | None, value: Any
-    ) -> Resolved:
+    def _unresolved(self, entry: Entry, key: Key, reason: str, message: str) -> Unresolved:
+        return Unresolved(entry, key, self.target_of(key, entry.body), reason, message)
+
+    def _understood(self, entry: Entry, key: Key, kind: Kind[Any, Any, Any] | None, value: Any) -> Resolved:
         explicit = entry.body.get("depends_on", ())
+        target = TargetId(key.tenant, key.service, key.name if kind is None else kind.target(value))
         if kind is None:
             external = ExternalId(key.setting_type, key.name)
             return Resolved(entry, key, target, None, value, external, None, tuple(explicit))
