@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from controlplane.runtime.supervisor import Supervisor
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.contract import (
     SUCCEEDED,
+    BackendError,
     Connection,
     Difference,
     ExternalId,
@@ -120,12 +121,15 @@ class Server:
     faults: Faults = field(default_factory=Faults)
     objects: dict[str, int] = field(default_factory=dict)
     effects: list[tuple[float, str, str]] = field(default_factory=list)
+    sent: list[tuple[float, str]] = field(default_factory=list)
+    """When a request was written, and by which process."""
     second_creates: list[str] = field(default_factory=list)
     up: bool = True
     run_id: int = 0
     observations: int = 0
     landing: set[asyncio.Task[None]] = field(default_factory=set)
-    hints: asyncio.Queue[Hint] = field(default_factory=lambda: asyncio.Queue(100))
+    hints: asyncio.Queue[Hint | BackendError] = field(default_factory=lambda: asyncio.Queue(100))
+    closed: int = 0
 
     def land(self, step: Step) -> None:
         name = step.external.name
@@ -169,8 +173,9 @@ class Server:
 class SimBackend:
     """The service's only I/O, on the server above."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, process: str = "") -> None:
         self._server = server
+        self._process = process
         self.incarnation = str(server.run_id)
 
     def unsupported(self, setting_type: str) -> str | None:
@@ -196,6 +201,7 @@ class SimBackend:
             fence.check()
         except NotSent:
             return Outcome(Result.NOT_SENT)
+        server.sent.append((asyncio.get_running_loop().time(), self._process))
         if server.rng.random() < server.faults.lost_reply:
             server.land_later(step, server.rng.random() * LANDING_S)
             return unknown(Unreachable("no reply"))
@@ -208,13 +214,16 @@ class SimBackend:
 
     async def hints(self) -> AsyncIterator[Hint]:
         while True:
-            yield await self._server.hints.get()
+            hint = await self._server.hints.get()
+            if isinstance(hint, BackendError):
+                raise hint
+            yield hint
 
     async def close(self) -> None:
-        return
+        self._server.closed += 1
 
 
-def service(server: Server, planner: Callable[..., Plan] = plan) -> Service:
+def service(server: Server, planner: Callable[..., Plan] = plan, more: Mapping[str, Any] | None = None) -> Service:
     async def connect(connection: Connection) -> SimBackend:
         await server.trouble()
         return SimBackend(server)
@@ -226,6 +235,7 @@ def service(server: Server, planner: Callable[..., Plan] = plan) -> Service:
         desired=lambda name, value: value.size,
         plan=planner,
         requires=lambda value: value.needs,
+        **(more or {}),
     )
     return Service(
         "mesh", (kind,), ItemTarget, connect, landing_s=LANDING_S, observe_timeout_s=5.0, effect_timeout_s=5.0, batch=50
@@ -282,9 +292,15 @@ class Life:
     dies_at: int | None = None
     calls: int = 0
     dead: asyncio.Event = field(default_factory=asyncio.Event)
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+    """Not set: nothing passes between the process and the log, and nobody says so."""
+
+    def __post_init__(self) -> None:
+        self.heard.set()
 
     async def call(self, what: str) -> None:
         self.calls += 1
+        await self.heard.wait()
         if self.dies_at is not None and self.calls >= self.dies_at:
             self.dead.set()
         if self.dead.is_set():
@@ -294,14 +310,17 @@ class Life:
 class MortalJournal:
     """The journal, as one life of the process sees it."""
 
-    def __init__(self, journal: Any, life: Life) -> None:
+    def __init__(self, journal: Any, life: Life, taken: Callable[[int], None]) -> None:
         self._journal = journal
         self._life = life
+        self._taken = taken
         self.shards = journal.shards
 
     async def open_shard(self, shard: int) -> Mortal:
         await self._life.call("open")
-        return Mortal(await self._journal.open_shard(shard), self._life)
+        writer = await self._journal.open_shard(shard)
+        self._taken(shard)
+        return Mortal(writer, self._life)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._journal, name)
@@ -310,8 +329,8 @@ class MortalJournal:
 class MortalServer(SimBackend):
     """The backend, as one life of the process sees it: dying before or after the effect are both possible."""
 
-    def __init__(self, server: Server, life: Life) -> None:
-        super().__init__(server)
+    def __init__(self, server: Server, life: Life, process: str) -> None:
+        super().__init__(server, process)
         self._life = life
 
     async def apply(self, steps: Sequence[Step], fence: Fence) -> Sequence[Outcome]:
@@ -324,25 +343,30 @@ class MortalServer(SimBackend):
 class World:
     """One log, one server, and a process that is started, killed and started again."""
 
-    def __init__(self, seed: int, *, shards: int = 4) -> None:
-        self.rng = random.Random(seed)
-        self.log = MemoryLog(shards=shards)
-        self.server = Server(self.rng)
+    def __init__(self, seed: int, *, shards: int = 4, beside: World | None = None, name: str = "a") -> None:
+        """`beside`: another process over the same log and server."""
+        self.rng = beside.rng if beside else random.Random(seed)
+        self.log = beside.log if beside else MemoryLog(shards=shards)
+        self.server = beside.server if beside else Server(self.rng)
+        self.takes: list[tuple[float, int, str]] = beside.takes if beside else []
+        """When a shard was taken, and by which process."""
+        self.name = name
         self.clock = VirtualClock()
         self.log_faults = LogFaults(self.rng)
         self.planner: Callable[..., Plan] = plan
+        self.kind: dict[str, Any] = {}
         self.requests = 0
 
-    async def start(self, *, dies_at: int | None = None) -> None:
+    async def start(self, *, dies_at: int | None = None, own: Collection[int] | None = None) -> None:
         self.life = Life(self.log_faults, dies_at)
         self.metrics = Metrics()
-        journal: Any = MortalJournal(self.log.journal, self.life)
-        spec = service(self.server, self.planner)
-        life, server = self.life, self.server
+        journal: Any = MortalJournal(self.log.journal, self.life, self._taken)
+        spec = service(self.server, self.planner, self.kind)
+        life, server, name = self.life, self.server, self.name
 
         async def connect(connection: Connection) -> MortalServer:
             await server.trouble()
-            return MortalServer(server, life)
+            return MortalServer(server, life, name)
 
         spec = Service(**{name: getattr(spec, name) for name in spec.__slots__} | {"connect": connect})
         self.replica = Replica(self.log.settings, self.clock, self.metrics)
@@ -362,7 +386,10 @@ class World:
             config=CONFIG,
         )
         await self.controller.start()
-        await self.controller.own(range(journal.shards))
+        await self.controller.own(range(journal.shards) if own is None else own)
+
+    def _taken(self, shard: int) -> None:
+        self.takes.append((self.clock.monotonic(), shard, self.name))
 
     async def stop(self) -> None:
         await self.controller.stop()
@@ -379,7 +406,7 @@ class World:
 
     async def submit(self, *changes: dict[str, Any]) -> Verdict:
         self.requests += 1
-        return await self.replica.submit(list(changes), actor="user", request_id=f"request-{self.requests}")
+        return await self.replica.submit(list(changes), actor="user", request_id=f"request-{self.name}-{self.requests}")
 
     async def declare_target(self, name: str = "main") -> None:
         await self.submit(declare(f"default/mesh.target/{name}", {"url": "sim:"}))
@@ -478,7 +505,9 @@ def check_intents(events: Sequence[Mapping[str, Any]], *, open_allowed: int = 0)
     ids = [event["id"] for event in events]
     assert len(ids) == len(set(ids)), "an event id appears twice"
     started = {e["id"] for e in events if e["event_type"] == "ActionStarted"}
-    ends = [e["causation_id"] for e in events if e["event_type"] in ("ActionSucceeded", "ActionFailed", "ActionUnknown")]
+    ends = [
+        e["causation_id"] for e in events if e["event_type"] in ("ActionSucceeded", "ActionFailed", "ActionUnknown")
+    ]
     assert len(ends) == len(set(ends)), "an action ended twice"
     assert set(ends) <= started, "an end without a start"
     assert len(started - set(ends)) <= open_allowed, f"actions without an end: {len(started - set(ends))}"
