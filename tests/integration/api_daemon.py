@@ -161,6 +161,6 @@ async def daemon(
 async def until(condition: Any, timeout_s: float = 10.0) -> Any:
     """The first true result of the async `condition`; fails when there is none in time."""
     async with asyncio.timeout(timeout_s):
-        while not (found := await condition()):  # noqa: ASYNC110 - it lies behind HTTP and has no event
+        while not (found := await condition()):
             await asyncio.sleep(0.01)
     return found
