@@ -38,6 +38,8 @@ Json = dict[str, Any]
 
 PORT = 8470
 CONVERGE_S = 60.0
+IDLE_S = 5.0
+"""When nothing has changed for so long, the person is told how it stands instead of being kept waiting."""
 LOG_NAME = "coreplane.log"
 EXAMPLE = Path(devstack.__file__).parent / "example" / "shop.yaml"
 NEXT = (
@@ -192,11 +194,11 @@ async def _greet(url: str, data: Path, ending: str) -> None:
         declared = [setting async for setting in client.list_settings()]
         watch = waiting.Watch({f"{s['setting_type']}/{s['name']}": s["generation"] for s in declared})
         with waiting.Progress() as progress:
-            in_time = await waiting.settle(client, watch, CONVERGE_S, progress)
+            in_time = await waiting.settle(client, watch, CONVERGE_S, progress, idle_s=IDLE_S)
         final = [setting async for setting in client.list_settings()]
     printing.show(tables.settings_table(final, time.time()), "")
     try:
-        waiting.conclude(watch, in_time=in_time, wait_s=CONVERGE_S)
+        waiting.conclude(watch, in_time=in_time, wait_s=IDLE_S)
     except Failure as exc:
         printing.complain(exc)  # the daemon is up all the same, and keeps trying
     facts: list[tuple[str, str | Text]] = [("API", url), ("Dashboard", f"{url}/"), ("Data", str(data))]

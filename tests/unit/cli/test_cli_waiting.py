@@ -28,6 +28,8 @@ def seen(phase: str, observed: int = 2, message: str = "") -> dict[str, object]:
         (seen("Stalled", observed=1), 2, "waiting"),
         (seen("Reconciling"), 2, "waiting"),
         (seen("Drifted"), 2, "waiting"),
+        (seen("Drifted") | {"policy": {"drift": "report"}}, 2, "stuck"),
+        (seen("Drifted", observed=1) | {"policy": {"drift": "report"}}, 2, "waiting"),
         ({"generation": 2}, 2, "waiting"),
         (None, 2, "waiting"),
         (None, GONE, "done"),
@@ -53,8 +55,8 @@ def test_a_stalled_setting_is_named_with_its_reason() -> None:
     watch = Watch({"a.b/c": 2, "a.b/d": 2}, {"a.b/c": seen("Stalled", message="no password"), "a.b/d": seen("Pending")})
     with pytest.raises(Failure) as caught:
         waiting.conclude(watch, in_time=False, wait_s=1)
-    assert caught.value.message == "1 setting stalled, 1 setting not done yet"
-    assert caught.value.faults == (("a.b/c", "R: no password"),)
+    assert caught.value.message == "1 setting can't go on, 1 setting not done yet"
+    assert caught.value.faults == (("a.b/c", "Stalled  R: no password"), ("a.b/d", "Pending"))
     assert caught.value.code == ExitCode.FAILED
 
 
