@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from controlplane.config import RuntimeConfig
 from controlplane.domain.fold import Verdict
+from controlplane.domain.status import KeyStatus
 from controlplane.log import codec
 from controlplane.log.memory import MemoryLog
 from controlplane.log.ports import Commit, Indeterminate, LogUnavailable, Place, Stream
@@ -111,6 +112,8 @@ class Faults:
     lost_reply: float = 0.0
     """The effect happens, late, and nobody hears of it."""
     slow_s: float = 0.0
+    observing_s: float = 0.0
+    """Every observation takes so long."""
 
 
 @dataclass
@@ -130,6 +133,14 @@ class Server:
     landing: set[asyncio.Task[None]] = field(default_factory=set)
     hints: asyncio.Queue[Hint | BackendError] = field(default_factory=lambda: asyncio.Queue(100))
     closed: int = 0
+    dead_urls: set[str] = field(default_factory=set)
+    bugs: set[str] = field(default_factory=set)
+    """Calls of the backend that raise what no backend may raise."""
+
+    def bug(self, call: str) -> None:
+        if call in self.bugs:
+            msg = f"bug in {call}"
+            raise ValueError(msg)
 
     def land(self, step: Step) -> None:
         name = step.external.name
@@ -183,11 +194,14 @@ class SimBackend:
 
     async def observe(self, wanted: Mapping[ExternalId, Any]) -> Mapping[ExternalId, Any]:
         await self._server.trouble()
+        self._server.bug("observe")
+        await asyncio.sleep(self._server.faults.observing_s)
         self._server.observations += 1
         return {x: self._server.objects[x.name] for x in wanted if x.name in self._server.objects}
 
     async def apply(self, steps: Sequence[Step], fence: Fence) -> Sequence[Outcome]:
-        return [await self._apply(step, fence) for step in steps]
+        outcomes = [await self._apply(step, fence) for step in steps]
+        return outcomes[1:] if "outcomes" in self._server.bugs else outcomes
 
     async def _apply(self, step: Step, fence: Fence) -> Outcome:
         server = self._server
@@ -210,10 +224,12 @@ class SimBackend:
 
     async def sample(self) -> Sequence[Measurement]:
         await self._server.trouble()
+        self._server.bug("sample")
         return [Measurement("objects", len(self._server.objects))]
 
     async def hints(self) -> AsyncIterator[Hint]:
         while True:
+            self._server.bug("hints")
             hint = await self._server.hints.get()
             if isinstance(hint, BackendError):
                 raise hint
@@ -235,10 +251,16 @@ def service(server: Server, planner: Callable[..., Plan] = plan, more: Mapping[s
         desired=lambda name, value: value.size,
         plan=planner,
         requires=lambda value: value.needs,
-        **(more or {}),
     )
     return Service(
-        "mesh", (kind,), ItemTarget, connect, landing_s=LANDING_S, observe_timeout_s=5.0, effect_timeout_s=5.0, batch=50
+        "mesh",
+        (replace(kind, **(more or {})),),
+        ItemTarget,
+        connect,
+        landing_s=LANDING_S,
+        observe_timeout_s=5.0,
+        effect_timeout_s=5.0,
+        batch=50,
     )
 
 
@@ -366,6 +388,9 @@ class World:
 
         async def connect(connection: Connection) -> MortalServer:
             await server.trouble()
+            server.bug("connect")
+            if connection.value.url in server.dead_urls:
+                raise Unreachable("nothing there")
             return MortalServer(server, life, name)
 
         spec = Service(**{name: getattr(spec, name) for name in spec.__slots__} | {"connect": connect})
@@ -408,18 +433,31 @@ class World:
         self.requests += 1
         return await self.replica.submit(list(changes), actor="user", request_id=f"request-{self.name}-{self.requests}")
 
-    async def declare_target(self, name: str = "main") -> None:
-        await self.submit(declare(f"default/mesh.target/{name}", {"url": "sim:"}))
+    async def declare_target(self, name: str = "main", url: str = "sim:") -> None:
+        await self.submit(declare(f"default/mesh.target/{name}", {"url": url}))
 
     async def declare(self, name: str, size: int, target: str = "main", **more: Any) -> Verdict:
         body = {field_: more.pop(field_) for field_ in ("policy", "depends_on", "labels") if field_ in more}
         value = {"target": target, "size": size, **more}
         return await self.submit(declare(f"default/mesh.item/{name}", value, **body))
 
+    async def retire_target(self, name: str = "main") -> None:
+        await self.submit({"op": "retire", "key": f"default/mesh.target/{name}"})
+
     async def retire(self, name: str, deletion: str | None = None) -> Verdict:
         return await self.submit({"op": "retire", "key": f"default/mesh.item/{name}", "deletion": deletion})
 
     # --- what can be seen ----------------------------------------------------------------------------------------------
+
+    def status(self, name: str) -> KeyStatus:
+        found = self.statuses.get(f"default/mesh.item/{name}")
+        assert found is not None, f"{name} has no status"
+        return found
+
+    async def types_of(self, name: str, since: int = 0) -> list[str]:
+        """Event types of one item, from the so-manieth on."""
+        key = f"default/mesh.item/{name}"
+        return [e["event_type"] for e in await self.events() if e["setting"] == key][since:]
 
     def phase(self, name: str) -> str:
         status = self.statuses.get(f"default/mesh.item/{name}")
@@ -501,7 +539,8 @@ def simulate(scenario: Callable[[], Awaitable[None]]) -> None:
 
 
 def check_intents(events: Sequence[Mapping[str, Any]], *, open_allowed: int = 0) -> None:
-    """Every effect has its committed start and exactly one end; no event id appears twice."""
+    """Every effect has its committed start and exactly one end, and what it is for was announced before; no event id
+    appears twice."""
     ids = [event["id"] for event in events]
     assert len(ids) == len(set(ids)), "an event id appears twice"
     started = {e["id"] for e in events if e["event_type"] == "ActionStarted"}
@@ -511,3 +550,9 @@ def check_intents(events: Sequence[Mapping[str, Any]], *, open_allowed: int = 0)
     assert len(ends) == len(set(ends)), "an action ended twice"
     assert set(ends) <= started, "an end without a start"
     assert len(started - set(ends)) <= open_allowed, f"actions without an end: {len(started - set(ends))}"
+    announced: set[str] = set()
+    for event in events:
+        if event["event_type"] in ("SettingAccepted", "SettingRetired"):
+            announced.add(event["id"])
+        if event["event_type"] == "ActionStarted":
+            assert event["causation_id"] in announced, f"acted before it was announced: {event}"
