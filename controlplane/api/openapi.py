@@ -56,6 +56,15 @@ class ApplyBody(_Strict):
     reason: str = ""
 
 
+class RollbackBody(_Strict):
+    """What rollback takes. `settings`: type/name each; left out, all settings, or all with the labels, are meant."""
+
+    to: int | str = Field(description="A revision of the log, or an RFC 3339 time.")
+    settings: list[str] | None = None
+    labels: dict[str, str] | None = None
+    reason: str = ""
+
+
 class Fault(BaseModel):
     """One thing wrong."""
 
@@ -104,7 +113,7 @@ class Result(BaseModel):
 
 
 class Applied(BaseModel):
-    """What became of an apply."""
+    """What became of an apply or a rollback."""
 
     revision: int
     results: list[Result]
@@ -117,6 +126,7 @@ _MODELS: Final[Sequence[type[BaseModel]]] = (
     Declaration,
     PutBody,
     ApplyBody,
+    RollbackBody,
     Applied,
     Settings,
     Events,

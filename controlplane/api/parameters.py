@@ -83,6 +83,12 @@ class Apply(Parameters):
     allow_prune: Annotated[bool, Field(description="Prune over the safety share.")] = False
 
 
+class Rollback(Parameters):
+    """Of POST rollback."""
+
+    dry_run: DryRun = False
+
+
 class Export(Parameters):
     """Of GET export."""
 

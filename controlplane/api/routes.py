@@ -15,6 +15,7 @@ from controlplane.api import (
     meta,
     operations,
     parameters,
+    rollback,
     settings,
     stream,
 )
@@ -107,6 +108,17 @@ SETTINGS: Final = (
         {200: Answer("Applied")},
         query=parameters.Apply,
         body=Body("ApplyBody", (*bodies.JSON, *bodies.YAML)),
+        headers=("Idempotency-Key",),
+    ),
+    Route(
+        "POST",
+        f"{TENANT}/rollback",
+        rollback.roll_back,
+        "Declare again what was declared at a revision of the log or at a time, all or none",
+        Role.EDITOR,
+        {200: Answer("Applied")},
+        query=parameters.Rollback,
+        body=Body("RollbackBody"),
         headers=("Idempotency-Key",),
     ),
     Route(

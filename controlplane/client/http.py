@@ -178,6 +178,27 @@ class CoreplaneClient:
         query = {"plan": plan, "allow_prune": allow_prune or None, "dry_run": dry_run or None}
         return await self._write("POST", f"{self._root}/apply", body, query, _key(idempotency_key))
 
+    async def rollback(
+        self,
+        to: int | str,
+        *,
+        settings: Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        reason: str | None = None,
+        dry_run: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Json:
+        """Declare again what was declared at `to` (a revision of the log, or a time), all or none → as `apply`.
+        `settings`: `type/name` each; without them, and without `labels`, all there are or were are meant.
+        `dry_run`: → `{results: [{setting, outcome, changed}]}`, nothing stored.
+        """
+        body: Json = {"to": to}
+        body |= {"settings": list(settings)} if settings else {}
+        body |= {"labels": dict(labels)} if labels else {}
+        body |= {"reason": reason} if reason else {}
+        query = {"dry_run": dry_run or None}
+        return await self._write("POST", f"{self._root}/rollback", body, query, _key(idempotency_key))
+
     async def export(self, *, labels: Mapping[str, str] | None = None) -> list[Json]:
         """Declarations of what is declared, fit for `apply`."""
         body = (await self._transport.call(Request("GET", f"{self._root}/export", {"label": _pairs(labels)}))).body
