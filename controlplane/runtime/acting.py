@@ -38,7 +38,6 @@ from reconcilers.contract import (
     unknown,
 )
 from schemas.event import EventStatus, EventType
-from schemas.names import event_id
 
 _log = structlog.get_logger()
 
@@ -120,7 +119,7 @@ class Actions:
 
     def _begin(self, one: Acting, step: Step, number: int) -> Outgoing:
         entry, before = one.resolved.entry, one.status
-        identity = event_id(f"intent:{self._shard.token}:{entry.key}", number)
+        identity = self._shard.effect_id(entry.key, number)
         one.status = decisions.begun(before, step, one.plan, identity, self._clock.now())
         attempt = one.status.intent.attempt if one.status.intent else 1
         details = {"step": step.name, "summary": step.summary(), "attempt": attempt, "plan": one.plan, **step.details()}

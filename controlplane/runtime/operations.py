@@ -189,7 +189,7 @@ class _Record:
         self._shard = shard
         self._subject = subject
         self._details = details
-        self._started = event_id(f"operation-started:{details['operation_id']}", shard.token)
+        self._started = shard.effect_id(details["operation_id"], shard.next_batch())
 
     async def begin(self) -> int:
         """Commit the start; its offset."""

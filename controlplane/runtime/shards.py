@@ -123,6 +123,10 @@ class Shard:
         self._batches += 1
         return self._batches
 
+    def effect_id(self, what: str, number: int) -> str:
+        """Id of the event that begins an effect, known before it is committed: a mark in the status refers to it."""
+        return event_id(f"effect:{self.index}:{self.token}:{what}", number)
+
     def record(self, fact: Fact, subject: Subject) -> Outgoing:
         """The event as a journal record of this shard."""
         self._sequence += 1
