@@ -39,6 +39,7 @@ from reconcilers.contract import (
     Kind,
     Measurement,
     NotSent,
+    Operation,
     Outcome,
     Plan,
     Result,
@@ -377,6 +378,7 @@ class World:
         self.log_faults = LogFaults(self.rng)
         self.planner: Callable[..., Plan] = plan
         self.kind: dict[str, Any] = {}
+        self.operations: tuple[Operation, ...] = ()
         self.requests = 0
 
     async def start(self, *, dies_at: int | None = None, own: Collection[int] | None = None) -> None:
@@ -393,18 +395,22 @@ class World:
                 raise Unreachable("nothing there")
             return MortalServer(server, life, name)
 
-        spec = Service(**{name: getattr(spec, name) for name in spec.__slots__} | {"connect": connect})
+        spec = Service(
+            **{name: getattr(spec, name) for name in spec.__slots__}
+            | {"connect": connect, "operations": self.operations}
+        )
         self.replica = Replica(self.log.settings, self.clock, self.metrics)
         await self.replica.catch_up()
         self.statuses = StatusView(self.log.journal)
         self.supervisor = Supervisor(self.metrics)
         self.supervisor.start("replica", self.replica.run)
         self.supervisor.start("statuses", self.statuses.run)
+        self.catalogue = Catalogue({"mesh": spec})
         self.controller = Controller(
             self.replica,
             journal,
             self.statuses,
-            Catalogue({"mesh": spec}),
+            self.catalogue,
             secrets=EnvironmentSecrets(Path("/nonexistent"), b"key"),
             clock=self.clock,
             metrics=self.metrics,
