@@ -41,6 +41,9 @@ MARK_EVERY = 5_000
 """A shard for which there is nothing to announce commits its position now and then, so that the next owner needn't read
 the whole log."""
 
+YIELD_EVERY = 200
+"""Changes of one record between two moments in which other tasks may run: each is resolved here for the first time."""
+
 RETRY_S = 0.5
 
 
@@ -149,7 +152,9 @@ class Announcer:
         targets: dict[str, TargetId] = {}
         for offset, record in records:
             outcomes = self._outcomes(offset, record)
-            for change in record["changes"]:
+            for number, change in enumerate(record["changes"]):
+                if number % YIELD_EVERY == YIELD_EVERY - 1:
+                    await asyncio.sleep(0)
                 said, key = outcomes.get(change["key"]), change["key"]
                 if said is None:
                     continue
