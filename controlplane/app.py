@@ -31,6 +31,7 @@ from controlplane.runtime.catalogue import Catalogue
 from controlplane.runtime.clock import SystemClock
 from controlplane.runtime.controller import Controller
 from controlplane.runtime.operations import Operations
+from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets, fingerprint_key
 from controlplane.runtime.statuses import StatusView
@@ -100,7 +101,7 @@ class Daemon:
         await self._serve(controller, log, store)
 
     async def _drive(self, log: Log) -> Controller:
-        secrets = EnvironmentSecrets(self.config.data_dir, fingerprint_key(self.config.data_dir))
+        secrets = self.secrets = EnvironmentSecrets(self.config.data_dir, fingerprint_key(self.config.data_dir))
         self.catalogue = Catalogue(SERVICES)
         controller = Controller(
             self.replica,
@@ -118,6 +119,15 @@ class Daemon:
         return controller
 
     async def _serve(self, controller: Controller, log: Log, store: SqliteStore) -> None:
+        preview = Preview(
+            self.replica.state,
+            self.catalogue,
+            self.statuses,
+            controller,
+            secrets=self.secrets,
+            clock=self.clock,
+            metrics=self.metrics,
+        )
         operations = Operations(self.catalogue, controller, self.replica.state, self.metrics)
         self._stack.push_async_callback(operations.close)
         parts = Parts(
@@ -132,6 +142,7 @@ class Daemon:
             services=SERVICES,
             metrics=self.metrics,
             clock=self.clock,
+            preview=preview,
             troubles=self._troubles,
         )
         runner = web.AppRunner(create_app(parts), access_log=None, shutdown_timeout=SHUTDOWN_S)

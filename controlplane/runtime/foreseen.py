@@ -124,9 +124,7 @@ class Previewed:
         }
 
 
-def previewed(
-    position: int, asked: Any, revisions: Mapping[str, int], settings: Sequence[Foreseen]
-) -> Previewed:
+def previewed(position: int, asked: Any, revisions: Mapping[str, int], settings: Sequence[Foreseen]) -> Previewed:
     """The plan with its id. `asked`: the request in its normal form, JSON."""
     world = [_seen(one) for one in sorted(settings, key=lambda one: one.trial.key)]
     identity = PlanId(position, _digest(asked), _digest(revisions), _digest(world))

@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import structlog
 
+from controlplane.domain.changes import identical
 from controlplane.domain.errors import Reason, Refused
 from controlplane.domain.fold import Entry, State
 from controlplane.domain.status import KeyStatus
@@ -24,7 +26,7 @@ from controlplane.domain.writes import Change, Trial, trials
 from controlplane.runtime import decisions
 from controlplane.runtime.catalogue import Catalogue, Resolved, TargetId, Unresolved
 from controlplane.runtime.clock import Clock
-from controlplane.runtime.decisions import Surroundings
+from controlplane.runtime.decisions import Decision, Surroundings
 from controlplane.runtime.desired import DesiredState
 from controlplane.runtime.foreseen import Foreseen, Previewed, decided, previewed, unobserved
 from controlplane.runtime.statuses import StatusView
@@ -80,6 +82,7 @@ class _Look:
     trial: Trial
     resolved: Resolved
     status: KeyStatus
+    backend: Backend
     missing: tuple[str, ...]
     """Keys it stands on that aren't declared."""
     waits_for: tuple[str, ...]
@@ -169,58 +172,136 @@ class Preview:
         return desired
 
     async def _foreseen(self, tried: Sequence[Trial], desired: DesiredState) -> list[Foreseen]:
-        moving = {trial.key for trial in tried if trial.outcome != "retired" and _value(trial.before) != _value(trial.after)}
+        moving = {trial.key for trial in tried if _moves(trial)}
         found: dict[str, Foreseen] = {}
         looks: defaultdict[TargetId, list[_Look]] = defaultdict(list)
         for trial in tried:
-            sorted_ = self._sorted(trial, desired, moving)
-            if isinstance(sorted_, Foreseen):
-                found[trial.key] = sorted_
+            one = self._before_looking(trial, desired, moving)
+            if isinstance(one, Foreseen):
+                found[trial.key] = one
             else:
-                looks[sorted_.resolved.target].append(sorted_)
-        for answers in await asyncio.gather(*(self._look(target, some) for target, some in looks.items())):
-            found |= {one.trial.key: one for one in answers}
+                looks[one.resolved.target].append(one)
+        for seen in await asyncio.gather(*(self._look(some) for some in looks.values())):
+            found |= {one.trial.key: one for one in seen}
         return [found[trial.key] for trial in tried]
 
-    # --- before the observation ----------------------------------------------------------------------------------------
-
-    def _sorted(self, trial: Trial, desired: DesiredState, moving: set[str]) -> Foreseen | _Look:
-        resolved = desired.resolve(trial.after)
+    def _before_looking(self, trial: Trial, desired: DesiredState, moving: AbstractSet[str]) -> Foreseen | _Look:
+        """What needs no observation, or what to look at. The status begins anew: the conditions of old aren't foreseen."""
+        resolved, now = desired.resolve(trial.after), self._clock.now()
         if isinstance(resolved, Resolved) and resolved.kind is None:
             return Foreseen(trial)  # a target only says where a backend is
-        now = self._clock.now()
         known = self._statuses.get(trial.key) or KeyStatus(trial.key)
         status = replace(decisions.taken_up(trial.after, known, now), conditions=(), drift=())
         link = self._links.loop(resolved.target)
         backend = None if link is None else link.backend
         unsupported = None if backend is None else backend.unsupported(resolved.key.setting_type)
-        around, waits_for = _in_time(desired.surroundings(resolved, status.external, unsupported), desired)
+        around = desired.surroundings(resolved, status.external, unsupported)
+        around, waits_for = _in_turn(around, desired)
         decision = decisions.before_looking(resolved, status, around, now)
         if decision is not None or isinstance(resolved, Unresolved):
-            return decided(trial, decision or decisions.Decision(status))
+            return decided(trial, decision or Decision(status))
         if resolved.target.key in moving:
-            message = f"{resolved.target.key.partition('/')[2]} is declared by the same document"
-            return unobserved(trial, Unreachable(f"{message}: what is there is seen once it is connected", reason="TargetNotConnected"))
+            message = f"{_reference(resolved.target)} is declared by the same document: first it must be connected"
+            return unobserved(trial, Unreachable(message, reason="TargetNotConnected"))
         if backend is None:
-            down = link.down if link is not None else None
-            return unobserved(trial, Unreachable(*_why_down(down)) if False else _not_connected(resolved.target, down))
-        return _Look(trial, resolved, status, around.unmet, waits_for)
+            return unobserved(trial, _not_connected(resolved.target, link))
+        return _Look(trial, resolved, status, backend, around.unmet, waits_for)
 
-    # --- the observation -----------------------------------------------------------------------------------------------
-
-    async def _look(self, target: TargetId, looks: Sequence[_Look]) -> list[Foreseen]:
+    async def _look(self, looks: Sequence[_Look]) -> list[Foreseen]:
+        """One observation for all that is to be seen at one target."""
         wanted: dict[ExternalId, Any] = {}
         for look in looks:  # of two that look at one thing, one gives it up: what the other wants counts
             for thing, value in look.wanted().items():
                 if wanted.get(thing) is None:
                     wanted[thing] = value
         try:
-            observed = await self._observe(target, wanted)
+            observed = await self._observe(looks[0].backend, looks[0].resolved.target.service, wanted)
         except BackendError as exc:
             return [unobserved(look.trial, exc) for look in looks]
         found = []
         for index, look in enumerate(looks):
-            found.append(self._decided(look, observed))
+            found.append(self._after_looking(look, observed))
             if index % YIELD_EVERY == YIELD_EVERY - 1:
                 await asyncio.sleep(0)
         return found
+
+    async def _observe(
+        self, backend: Backend, service: str, wanted: Mapping[ExternalId, Any]
+    ) -> Mapping[ExternalId, Any]:
+        """What is there. Raises `BackendError`. The deadline is the controller's own."""
+        timeout_s = self._catalogue.services[service].observe_timeout_s + len(wanted) / 500
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await backend.observe(wanted)
+        except TimeoutError as exc:
+            msg = f"no answer within {timeout_s:g} s"
+            raise Unreachable(msg, reason="Timeout") from exc
+        except BackendError:
+            raise
+        except Exception as exc:
+            self._metrics.bug("preview")
+            _log.exception("preview failed", service=service)
+            msg = f"observe: {exc!r}"
+            raise TerminalError(msg, reason="InternalError") from exc
+
+    def _after_looking(self, look: _Look, observed: Mapping[ExternalId, Any]) -> Foreseen:
+        seen, now = observed.get(look.thing), self._clock.now()
+        if look.renamed and seen is None:  # nothing is left to be renamed: what is declared now counts
+            look = replace(look, status=replace(look.status, external=None))
+            seen = observed.get(look.thing)
+        if isinstance(seen, BackendError):
+            return unobserved(look.trial, seen)
+        plan = self._planned(look, seen, now)
+        decision = decisions.after_looking(look.resolved, look.status, look.missing, seen, plan, now=now)
+        return decided(look.trial, decision, plan, look.waits_for)
+
+    def _planned(self, look: _Look, seen: Any, now: float) -> Plan:
+        if look.resolved.kind is None:
+            return Plan()
+        try:
+            return look.resolved.kind.plan(look.thing, look.desired, seen, now)
+        except Exception as exc:  # noqa: BLE001 - a bug: counted, said in the plan
+            self._metrics.bug("plan")
+            _log.exception("plan failed", setting=look.trial.key)
+            return Plan(blocked=TerminalError(f"plan: {exc!r}", reason="InternalError"))
+
+
+def _in_turn(around: Surroundings, desired: DesiredState) -> tuple[Surroundings, tuple[str, ...]]:
+    """Surroundings as when its turn has come, and what comes before: dependencies that are declared become ready, and
+    dependents that are retiring go. What isn't declared, and what stays, holds it up for good."""
+    entries = {key: desired.entry(key) for key in (*around.unmet, *around.dependents)}
+    missing = tuple(key for key in around.unmet if entries[key] is None)
+    staying = tuple(key for key in around.dependents if not _retiring(entries[key]))
+    before = [key for key in around.unmet if key not in missing]
+    going = [key for key in around.dependents if key not in staying]
+    return replace(around, unmet=missing, dependents=staying), (*before, *going)
+
+
+def _retiring(entry: Entry | None) -> bool:
+    return entry is not None and entry.retiring
+
+
+def _moves(trial: Trial) -> bool:
+    """True when what was declared isn't what would be: of a target, that another connection is made."""
+    before, after = trial
+    return (
+        before is None or before.retiring != after.retiring or not identical(before.body["value"], after.body["value"])
+    )
+
+
+def _concerned(trial: Trial, desired: DesiredState) -> list[str]:
+    """The setting and all that it stands on, its target included."""
+    resolved = desired.resolve(trial.after)
+    tenant = trial.key.partition("/")[0]
+    needed = () if isinstance(resolved, Unresolved) else resolved.requires
+    return [trial.key, *(f"{tenant}/{reference}" for reference in needed)]
+
+
+def _not_connected(target: TargetId, link: Link | None) -> BackendError:
+    if link is not None and link.down is not None:
+        return Unreachable(f"{_reference(target)}: {link.down.message}", reason=link.down.reason)
+    return Unreachable(f"{_reference(target)} isn't connected", reason="TargetNotConnected")
+
+
+def _reference(target: TargetId) -> str:
+    return target.key.partition("/")[2]
