@@ -28,10 +28,18 @@ async def test_every_route_is_described_and_every_reference_resolves(api: Api) -
     operations = [operation for methods in document["paths"].values() for operation in methods.values()]
     assert len({operation["operationId"] for operation in operations}) == len(ROUTES)
     known = document["components"]["schemas"]
-    missing = [reference for reference in references(document) if reference.rpartition("/")[2] not in known]
-    assert missing == []
+    assert set(references(document)) <= {f"#/components/schemas/{name}" for name in known}
     for schema in known.values():
         Draft202012Validator.check_schema(schema)
+
+
+async def test_query_parameters_are_described_as_what_may_be_sent(api: Api) -> None:
+    document = await api.call("GET", "/openapi.json", 200)
+    described = {p["name"]: p for p in document["paths"]["/v1/tenants/{tenant}/settings"]["get"]["parameters"]}
+    assert described["phase"]["schema"] == {"$ref": "#/components/schemas/Phase"}
+    assert described["cursor"]["schema"] == {"type": "string", "maxLength": 2000}
+    assert described["cursor"]["description"]
+    assert described["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
 
 
 def references(value: Any) -> list[str]:
