@@ -57,11 +57,12 @@ def declare_all(
 ) -> list[Change]:
     """The changes that declare all of a document. Raises `Refused` (Invalid) with every fault at once."""
     sound, faults = validation.check(declarations, kinds, prefix)
-    places = {(d.get("type"), d.get("name")): n for n, d in enumerate(declarations) if isinstance(d, Mapping)}
+    # As text, since what isn't sound may hold anything in their place.
+    places = {str((d.get("type"), d.get("name"))): n for n, d in enumerate(declarations) if isinstance(d, Mapping)}
     changes = []
     for declaration in sound:
         key = Key(tenant, declaration.type, declaration.name)
-        path = f"{prefix}/{places[declaration.type, declaration.name]}"
+        path = f"{prefix}/{places[str((declaration.type, declaration.name))]}"
         faults += _moved_target(declaration, entries.get(str(key)), kinds, path)
         changes.append(_change(key, declaration, None))
     if faults:
