@@ -147,13 +147,13 @@ class Replica:
 
     async def reach(self, position: int, timeout_s: float) -> bool:
         """Wait until everything before `position` is folded; False when it isn't in time."""
-        deadline = self._clock.monotonic() + timeout_s
-        while self.state.position < position:
-            left = deadline - self._clock.monotonic()
-            if left <= 0:
-                return False
-            self._moved.clear()
-            await _moved(self._moved, left)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.state.position < position:
+                    self._moved.clear()
+                    await self._moved.wait()
+        except TimeoutError:
+            return self.state.position >= position
         return True
 
     async def newest(self, timeout_s: float) -> bool:
@@ -278,13 +278,3 @@ class Replica:
                 pending.verdict.set_exception(Indeterminate(self.stopped))
         self._pending.clear()
         self._moved.set()
-
-
-async def _moved(event: asyncio.Event, timeout_s: float) -> None:
-    """Until it is set, at most so long. In the caller's own task: another task would come to wait only after the next
-    fold, and another waiter's `clear` in between would be missed."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        return
