@@ -282,15 +282,16 @@ def test_a_loop_that_crashes_while_an_effect_is_under_way_ends_it_as_unknown():
         await world.declare_target()
         await world.declare("a", 1)
         await world.until_settled(30)
-        world.server.faults = Faults(silent=1.0)
+        world.server.faults = Faults(applying_s=4.0)
         await world.declare("b", 1)
         await asyncio.sleep(0.1)
-        world.server.faults = Faults()
         world.server.bugs = {"incarnation"}
         world.server.hints.put_nowait(Unreachable("broken pipe"))
         await asyncio.sleep(3)
         world.server.bugs = set()
+        world.server.faults = Faults()
         await world.until_settled(60)
+        assert "ActionUnknown" in await world.types_of("b")
         check_intents(await world.events())
         await world.stop()
 

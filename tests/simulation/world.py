@@ -115,6 +115,8 @@ class Faults:
     slow_s: float = 0.0
     observing_s: float = 0.0
     """Every observation takes so long."""
+    applying_s: float = 0.0
+    """Every step takes so long after it was sent."""
 
 
 @dataclass
@@ -228,6 +230,7 @@ class SimBackend:
         if server.rng.random() < server.faults.lost_reply:
             server.land_later(step, server.rng.random() * LANDING_S)
             return unknown(Unreachable("no reply"))
+        await asyncio.sleep(server.faults.applying_s)
         server.land(step)
         return SUCCEEDED
 
