@@ -322,10 +322,11 @@ async def test_many_keys_are_loaded_by_few_calls(opened: Any) -> None:
         return {key: f"value of {key}" for key in keys if key != "missing"}
 
     await two.get_many(["k0", "k1"], load)
+    before = len(calls)  # one call, or two when the leases didn't come at once
     keys = [f"k{number}" for number in range(20)]
     values = await one.get_many([*keys, "missing"], load)
     assert values == {key: f"value of {key}" for key in keys}
-    assert sorted(key for call in calls[1:] for key in call) == sorted([*keys[2:], "missing"])
+    assert sorted(key for call in calls[before:] for key in call) == sorted([*keys[2:], "missing"])
     assert len(calls) < 10
     assert one.stats.hits["redis"] == 2
 
