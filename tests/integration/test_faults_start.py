@@ -89,7 +89,7 @@ async def test_a_listener_for_everybody_needs_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("log: {url: 'kafka://x'}", ("log.url", "sqlite:PATH")),
+        ("log: {url: 'nats://x'}", ("log.url", "sqlite:PATH")),
         ("projection: {url: 'http://x'}", ("projection.url", "sqlite:PATH")),
         ("runtime: {sweep: 3}\nhttp: {prt: 1}", ("runtime.sweep", "http.prt")),
         ("- a list", ("a configuration is a map",)),
