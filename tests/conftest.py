@@ -233,3 +233,10 @@ async def daemon(tmp_path: Path) -> AsyncIterator[DaemonProcess]:
     await process.start()
     yield process
     await process.clean_up()
+
+
+@pytest.fixture(scope="session")
+def kafka_broker():
+    class B:
+        url = "kafka://127.0.0.1:29092"
+    return B

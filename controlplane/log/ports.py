@@ -164,5 +164,9 @@ class Log(Protocol):
     def journal(self) -> Journal:
         """The journal."""
 
+    @property
+    def trouble(self) -> str | None:
+        """What keeps the log from being followed, for people; None while all is well."""
+
     async def close(self) -> None:
         """Finish what was accepted, then release the store; tails end."""
