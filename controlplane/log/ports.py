@@ -131,8 +131,9 @@ class Journal(Protocol):
         """Take the shard: whoever held it before is fenced from now on."""
 
     async def read(self, place: Place, start: int, limit: int = 500) -> Sequence[Entry]:
-        """Up to `limit` entries from offset `start` on, in order; the status stream is compacted to the last one of each
-        key. Empty means: none up to the end. Raises `LogCorrupt`."""
+        """Up to `limit` entries from offset `start` on, in order. Empty means: none up to the end. Raises `LogCorrupt`.
+
+        The status stream keeps the last entry of each key; older ones may still come before it."""
 
     def tail(self, positions: Mapping[Place, int]) -> AsyncIterator[Sequence[Entry]]:
         """Batches (≤ 500) from all the given places from their positions on, in offset order within each place; then
@@ -149,8 +150,8 @@ class Journal(Protocol):
         """Per shard one past the last committed offset."""
 
     async def trim(self, stream: Stream, before: str) -> int:
-        """Drop events or metrics stored before the RFC 3339 time `before`; how many went. Of the status stream only
-        tombstones go: give their readers a day to see them. A position in what is gone reads on from the oldest kept."""
+        """Drop events or metrics stored before the RFC 3339 time `before`; how many offsets went. Of the status stream
+        only tombstones go: give their readers a day to see them. A position in what is gone reads on from the oldest kept."""
 
 
 class Log(Protocol):
