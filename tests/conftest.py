@@ -7,7 +7,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import pytest
 import yaml
 
 from controlplane.client.http import CoreplaneClient
-from controlplane.devstack import provision, stack
+from controlplane.devstack import kafka_program, provision, stack
 from controlplane.devstack.backend import Backend, Place
 from controlplane.devstack.guardian import Guardian
+from controlplane.devstack.kafka import KAFKA
 from controlplane.devstack.memcached import MEMCACHED
 from controlplane.devstack.ports import LOOPBACK, any_free
 from controlplane.devstack.process import PortTaken, Server
+from controlplane.devstack.progress import silent
 from controlplane.devstack.redis import REDIS
 
 SUITES = ("unit", "architecture", "contract", "simulation", "integration", "e2e")
@@ -143,6 +146,62 @@ async def memcached_server(
     await server.kill()  # nothing of it is kept
 
 
+class SharedServer:
+    """A server for the whole run, shared by tests that keep out of each other's way. Whoever stops it starts it again.
+
+    It lives in an event loop of its own, in a thread: those of the tests come and go.
+    """
+
+    def __init__(self, start: Callable[[], Awaitable[Server]]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._server: Server = self.wait(start())
+        self.url = self._server.url
+        self.place = self._server.place
+
+    @property
+    def pid(self) -> int:
+        return self._server.pid
+
+    def wait(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._server.kill(), self._loop))
+
+    async def stop(self) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._server.stop(), self._loop))
+
+    async def start(self) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._server.start(), self._loop))
+
+    def end(self) -> None:
+        self.wait(self._server.kill())  # nothing of it is kept
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -> Iterator[SharedServer]:
+    """One broker for the run; every test has topics under a prefix of its own."""
+    folder = tmp_path_factory.mktemp("kafka")
+
+    async def start() -> Server:
+        machine = provision.this_machine()
+        environment = {k: v for k, v in machine.environment.items() if k != kafka_program.URL_VARIABLE}
+        ours = provision.Machine(environment, machine.cache_dir, machine.privileged)
+        program = await kafka_program.provide(ours, silent)
+        assert isinstance(program, provision.Program)
+        return await started(KAFKA, folder, program, guardian)
+
+    server = SharedServer(start)
+    yield server
+    server.end()
+
+
 async def started(
     backend: Backend, folder: Path, program: provision.Program, guardian: Guardian, *extra: str
 ) -> Server:
@@ -233,10 +292,3 @@ async def daemon(tmp_path: Path) -> AsyncIterator[DaemonProcess]:
     await process.start()
     yield process
     await process.clean_up()
-
-
-@pytest.fixture(scope="session")
-def kafka_broker():
-    class B:
-        url = "kafka://127.0.0.1:29092"
-    return B
