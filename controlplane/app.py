@@ -20,9 +20,13 @@ from controlplane.api.auth import check_binding
 from controlplane.api.parts import Parts
 from controlplane.api.routes import create_app
 from controlplane.config import Config
+from controlplane.domain.errors import Reason
+from controlplane.log import kafka, kafka_topics
+from controlplane.log.kafka import open_kafka
+from controlplane.log.kafka_topics import Fault
 from controlplane.log.memory import MemoryLog
 from controlplane.log.ports import Log, LogUnavailable, Stream
-from controlplane.log.sqlite import open_sqlite
+from controlplane.log.sqlite import Loss, accept_loss, open_sqlite
 from controlplane.projection.projector import Projected, Projector, Retention, rebuild
 from controlplane.projection.sqlite import SqliteStore
 from controlplane.runtime.catalogue import Catalogue
@@ -41,6 +45,8 @@ _log = structlog.get_logger()
 
 TRIM_EVERY_S = 3600.0
 COUNT_EVERY_S = 5.0
+TOMBSTONES_DAYS = 1.0
+"""Trimming the status stream drops tombstones only; readers that are away for longer read it from the start."""
 DAY_S = 86_400.0
 SHUTDOWN_S = 5.0
 """Requests and streams under way get so long to end."""
@@ -72,7 +78,7 @@ class Daemon:
     async def _start(self) -> None:
         config = self.config
         config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        log = await open_log(config)
+        log = self._log = await open_log(config)
         self._stack.push_async_callback(log.close)
         self.replica = Replica(log.settings, self.clock, self.metrics)
         await self.replica.catch_up()
@@ -138,14 +144,18 @@ class Daemon:
         _log.info("ready", url=self.url)
 
     def _troubles(self) -> Sequence[Mapping[str, str]]:
-        degraded = self.projector.degraded
-        return [] if degraded is None else [{"part": "projection", "reason": "Degraded", "message": degraded}]
+        found = (
+            ("projection", "Degraded", self.projector.degraded),
+            ("log", str(Reason.LOG_UNAVAILABLE), self._log.trouble),
+        )
+        return [{"part": part, "reason": reason, "message": text} for part, reason, text in found if text is not None]
 
     async def _trim_regularly(self, log: Log) -> None:
         """Let the journal forget what is older than its retention."""
         kept = {
             Stream.EVENTS: self.config.log.events_retention_days,
             Stream.METRICS: self.config.log.metrics_retention_days,
+            Stream.STATUS: TOMBSTONES_DAYS,
         }
         while True:
             await asyncio.sleep(TRIM_EVERY_S)
@@ -180,11 +190,33 @@ async def open_log(config: Config) -> Log:
     url = config.log.url
     if url == "memory:":
         return MemoryLog(shards=config.log.shards)
+    if url.startswith("kafka:"):
+        return await open_kafka(url, shards=config.log.shards, retention=topic_retention(config))
     if url and not url.startswith("sqlite:"):
-        msg = f"log.url {url!r}: this version knows sqlite:PATH and memory:"
+        msg = f"log.url {url!r}: this version knows sqlite:PATH, kafka://HOST:PORT and memory:"
         raise LogUnavailable(msg)
-    path = Path(url.removeprefix("sqlite:")) if url else config.data_dir / "coreplane.db"
-    return await open_sqlite(path, shards=config.log.shards, synchronous=config.log.synchronous)
+    return await open_sqlite(log_path(config), shards=config.log.shards, synchronous=config.log.synchronous)
+
+
+async def examine_log(config: Config) -> Sequence[Fault]:
+    """What is wrong with the topics of a Kafka log; nothing for another kind. Raises `LogUnavailable`."""
+    if not config.log.url.startswith("kafka:"):
+        return ()
+    return await kafka.examine(config.log.url, shards=config.log.shards, retention=topic_retention(config))
+
+
+def topic_retention(config: Config) -> kafka_topics.Retention:
+    """How long the topics of a Kafka log keep what they hold."""
+    return kafka_topics.Retention(config.log.events_retention_days, config.log.metrics_retention_days)
+
+
+def log_path(config: Config) -> Path:
+    """The file of the embedded log. Raises `LogUnavailable` when the log is of another kind."""
+    url = config.log.url
+    if url and not url.startswith("sqlite:"):
+        msg = f"log.url {url!r} names no file"
+        raise LogUnavailable(msg)
+    return Path(url.removeprefix("sqlite:")) if url else config.data_dir / "coreplane.db"
 
 
 def projection_path(config: Config) -> Path:
@@ -194,6 +226,16 @@ def projection_path(config: Config) -> Path:
         msg = f"projection.url {url!r}: this version knows sqlite:PATH"
         raise ValueError(msg)
     return Path(url.removeprefix("sqlite:")) if url else config.data_dir / "projection.db"
+
+
+async def accept_log_loss(config: Config) -> Loss:
+    """Go on with a log that lost its last commits. The daemon must be stopped.
+
+    The offsets of what was lost are given anew, so the projection, which may hold the lost records, is rebuilt.
+    """
+    loss = await asyncio.to_thread(accept_loss, log_path(config))
+    await rebuild_projection(config)
+    return loss
 
 
 async def rebuild_projection(config: Config) -> Projected:

@@ -277,6 +277,7 @@ class Kind(Generic[ValueT, DesiredT, ObservedT]):
 
     setting_type: str
     value: type[ValueT]
+    """Fields that are owned as empty when they are left out stand in its class variable `always_owned`."""
     identify: Callable[[str, ValueT], str]
     """(name of the setting, value) → name of the object in the backend; deterministic."""
     desired: Callable[[str, ValueT], DesiredT]

@@ -7,7 +7,7 @@ would cut the daemon off or put a secret into the log.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -235,7 +235,14 @@ def _selector(selector: str) -> str:
 
 
 class RedisUser(Value):
-    """An ACL user. Passwords are references; two at a time make a rotation without a gap."""
+    """An ACL user. Passwords are references; two at a time make a rotation without a gap.
+
+    A user is owned as a whole: what is left out is owned as empty, so it can't be ignored either.
+    """
+
+    always_owned: ClassVar[frozenset[str]] = frozenset(
+        {"enabled", "nopass", "commands", "keys", "channels", "selectors"}
+    )
 
     target: Name
     username: Annotated[str, Field(max_length=256), AfterValidator(_username)] | None = None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from controlplane import app
-from controlplane.cli import printing
+from controlplane.cli import printing, starting
 from controlplane.cli.failure import Failure
 from controlplane.config import Config
 
@@ -25,11 +25,29 @@ class Daemon:
     task: asyncio.Task[None]
 
 
+async def serve(config: Config, ready: Callable[[str], None]) -> None:
+    """Run the daemon until cancelled; `ready` is called with its URL. Failure when it can't start."""
+    starting.check(config)
+    serving = False
+
+    def tell(url: str) -> None:
+        nonlocal serving
+        serving = True
+        ready(url)
+
+    try:
+        await app.serve(config, ready=tell)
+    except starting.TROUBLES as exc:
+        if serving:
+            raise
+        raise starting.failure_of(exc, config) from exc
+
+
 @asynccontextmanager
 async def running(config: Config) -> AsyncIterator[Daemon]:
     """The daemon, ready. It is stopped in order at the end of the block."""
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(app.serve(config, ready=ready.set_result), name="daemon")
+    task = asyncio.create_task(serve(config, ready.set_result), name="daemon")
     try:
         waited: set[asyncio.Future[Any]] = {task, ready}
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)

@@ -11,14 +11,16 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from controlplane.app import rebuild_projection
-from controlplane.cli import configuration, findings, printing, session, tables, upfile
+from controlplane.app import accept_log_loss, examine_log, rebuild_projection
+from controlplane.cli import configuration, findings, printing, session, starting, tables, upfile
 from controlplane.cli.failure import Ended, ExitCode, Failure
 from controlplane.cli.findings import BAD, GOOD, Finding
 from controlplane.cli.printing import Format, Output
 from controlplane.cli.session import DEFAULT_DATA, Data
 from controlplane.client.errors import ApiError, ClientError, DaemonUnreachable
 from controlplane.client.http import CoreplaneClient
+from controlplane.config import Config
+from controlplane.log.ports import LogUnavailable
 
 MARKS = {GOOD: Text("✓", "green"), BAD: Text("✗", "bold red")}
 
@@ -29,8 +31,16 @@ def doctor(
     rebuild: Annotated[
         bool, typer.Option("--rebuild-projection", help="Make the searchable copy anew. The daemon must be stopped.")
     ] = False,
+    accept_loss: Annotated[
+        bool,
+        typer.Option("--accept-loss", help="Go on with a log that lost its last commits. The daemon must be stopped."),
+    ] = False,
     config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="The daemon's configuration, for a rebuild.")
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="The daemon's configuration, for repairs and for its log."),
+    ] = None,
+    log: Annotated[
+        str | None, typer.Option("--log", metavar="URL", help="Look at the topics of this log: kafka://HOST:PORT.")
     ] = None,
     data: Data = DEFAULT_DATA,
     output: Output = Format.TABLE,
@@ -40,11 +50,18 @@ def doctor(
     $ coreplane doctor
 
     $ coreplane doctor --rebuild-projection --data .coreplane
+
+    $ coreplane doctor --accept-loss --data .coreplane
+
+    $ coreplane doctor --log kafka://127.0.0.1:9092
     """
-    if rebuild:
-        _rebuild(config, data)
+    if accept_loss:
+        _accept_loss(_stopped(config, data))
         return
-    found = session.run(context, examine)
+    if rebuild:
+        _rebuild(_stopped(config, data))
+        return
+    found = [*session.run(context, examine), *_examine_log(config, log, data)]
     if printing.is_for_machines(output):
         printing.show_data([asdict(finding) for finding in found], output)
     else:
@@ -72,6 +89,19 @@ async def examine(client: CoreplaneClient) -> list[Finding]:
     return [*found, *findings.of_targets(report), *findings.of_stalled(settings)]
 
 
+def _examine_log(config_file: Path | None, url: str | None, data: Path) -> list[Finding]:
+    """The topics of the log that is named, or of the one that `coreplane up` started; nothing for one without topics."""
+    if url is None and config_file is None:
+        running = upfile.alive(data)
+        url = next((one["url"] for one in running.backends if one["name"] == "kafka"), None) if running else None
+    config = configuration.load(config_file, {"log": {"url": url}})
+    try:
+        faults = asyncio.run(examine_log(config))
+    except LogUnavailable as exc:
+        return [Finding("log", BAD, str(exc), findings.PART_ADVICE["log"])]
+    return list(findings.of_topics(config.log.url, faults))
+
+
 def _show(found: list[Finding]) -> None:
     body = [(MARKS[finding.state], finding.check, finding.message) for finding in found]
     printing.show(tables.rows(["", "CHECK", "FINDING"], body))
@@ -81,16 +111,34 @@ def _show(found: list[Finding]) -> None:
         printing.show(*(Text(f"  {finding.check}: {finding.advice}") for finding in advised))
 
 
-def _rebuild(config_file: Path | None, data: Path) -> None:
+def _stopped(config_file: Path | None, data: Path) -> Config:
+    """The configuration of a daemon that doesn't run; Failure when it does."""
     running = upfile.alive(data)
     if running is not None:
         msg = f"the daemon runs on {data} (pid {running.pid})"
         raise Failure(msg, hint="coreplane down, then again")
     config = configuration.load(config_file, {"data_dir": None if config_file else str(data)})
+    starting.check(config)
     if not config.data_dir.is_dir():
         msg = f"there is no data directory {config.data_dir}"
         raise Failure(msg, hint="name it with --data")
+    return config
+
+
+def _accept_loss(config: Config) -> None:
+    try:
+        loss = asyncio.run(accept_log_loss(config))
+    except starting.TROUBLES as exc:
+        raise starting.failure_of(exc, config) from exc
+    lost = loss.acknowledged - loss.kept
+    printing.show(Text(f"the log of {config.data_dir} goes on after commit {loss.kept}; {max(0, lost)} were lost"))
+
+
+def _rebuild(config: Config) -> None:
     begun = time.monotonic()
-    with printing.stderr().status("rebuilding the projection from the journal"):
-        asyncio.run(rebuild_projection(config))
+    try:
+        with printing.stderr().status("rebuilding the projection from the journal"):
+            asyncio.run(rebuild_projection(config))
+    except starting.TROUBLES as exc:
+        raise starting.failure_of(exc, config) from exc
     printing.show(Text(f"the projection of {config.data_dir} is rebuilt ({time.monotonic() - begun:.1f} s)"))

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from controlplane import app
 from controlplane.cli import configuration, daemon, printing
 from controlplane.telemetry import logs
 
@@ -31,7 +30,7 @@ def serve(
     overrides = {"data_dir": None if data is None else str(data), "http": {"host": host, "port": port}}
     checked = configuration.load(config, overrides)
     logs.configure(checked.telemetry.log_format, checked.telemetry.log_level)
-    asyncio.run(daemon.until_signal(app.serve(checked, ready=announce)))
+    asyncio.run(daemon.until_signal(daemon.serve(checked, announce)))
 
 
 def announce(url: str) -> None:

@@ -29,6 +29,7 @@ from controlplane.cli.steps import Steps
 from controlplane.client.http import CoreplaneClient
 from controlplane.config import Config
 from controlplane.devstack import ports
+from controlplane.devstack.kafka import KAFKA
 from controlplane.devstack.progress import DevstackError
 from controlplane.devstack.stack import Stack
 from controlplane.telemetry import logs
@@ -79,7 +80,12 @@ def up(
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is ready; `down` stops it.")] = False,
     no_example: Annotated[bool, typer.Option("--no-example", help="Declare the targets only.")] = False,
-    log: Annotated[str | None, typer.Option("--log", metavar="URL", help="Of the log; else a file in DATA.")] = None,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            "--log", metavar="URL", help="Of the log: kafka://HOST:PORT, or `kafka` to start one; else a file in DATA."
+        ),
+    ] = None,
     projection: Annotated[
         str | None, typer.Option("--projection", metavar="URL", help="Of the projection; else a file in DATA.")
     ] = None,
@@ -89,6 +95,8 @@ def up(
     $ coreplane up
 
     $ coreplane up --detach --data /var/tmp/shop --port 8480
+
+    $ coreplane up --log kafka
     """
     data = data.resolve()
     running = upfile.alive(data)
@@ -115,8 +123,9 @@ def up(
 async def stay_up(wishes: Wishes) -> None:
     """Everything, until cancelled or until the daemon ends."""
     steps = Steps()
-    async with Stack(wishes.data, wishes.services, steps) as stack:
-        config = _config(wishes)
+    infrastructure = (KAFKA,) if wishes.log == KAFKA.name else ()
+    async with Stack(wishes.data, wishes.services, steps, infrastructure=infrastructure) as stack:
+        config = _config(wishes, stack.url(KAFKA.name) if infrastructure else wishes.log)
         steps("daemon", "starting")
         async with daemon.running(config) as running:
             steps("daemon", f"ready at {running.url}", done=True)
@@ -137,12 +146,12 @@ def _make(data: Path) -> None:
         raise Failure(msg, hint="name another one with --data") from exc
 
 
-def _config(wishes: Wishes) -> Config:
+def _config(wishes: Wishes, log_url: str | None) -> Config:
     port = wishes.port if wishes.port is not None else PORT if ports.is_free(PORT) else 0
     content = {
         "data_dir": str(wishes.data),
         "http": {"port": port},
-        "log": {"url": wishes.log},
+        "log": {"url": log_url},
         "projection": {"url": wishes.projection},
     }
     return configuration.checked(configuration.merged({}, content), "the command line")

@@ -107,14 +107,9 @@ class Stack:
             return backend.given_target(self._given[backend.name])
         return backend.target(self._servers[backend.name].url)
 
-    async def _provide(self, backend: Backend) -> Program | Given:
-        if backend.name in PROVIDERS:
-            return await PROVIDERS[backend.name](self._machine, self._progress)
-        return await provision(backend.recipe, self._machine, self._progress)
-
     async def _bring_up(self, backend: Backend) -> None:
         begun = time.monotonic()
-        found = await self._provide(backend)
+        found = await provided(backend, self._machine, self._progress)
         if isinstance(found, Given):
             self._given[backend.name] = found.url
             self._progress(backend.name, f"given: {found.url}", done=True)
@@ -149,6 +144,13 @@ class Stack:
     def _tell_bug(self, keeper: asyncio.Task[None]) -> None:
         if not keeper.cancelled() and keeper.exception() is not None:
             self._progress(keeper.get_name().split()[-1], f"isn't watched any more: {keeper.exception()!r}")
+
+
+async def provided(backend: Backend, machine: Machine, progress: Progress) -> Program | Given:
+    """The backend's program, or the server that a person names. DevstackError with instructions when there is no way."""
+    if backend.name in PROVIDERS:
+        return await PROVIDERS[backend.name](machine, progress)
+    return await provision(backend.recipe, machine, progress)
 
 
 def _chosen(services: Sequence[str]) -> list[tuple[str, Backend]]:

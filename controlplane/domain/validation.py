@@ -169,6 +169,8 @@ def _why_not_ignorable(value: Mapping[str, Any], path: str, model: type[BaseMode
         return "points at an element of a list: ignore the whole list or a field inside the element"
     if not isinstance(holder, Mapping) or parts[-1] not in holder:
         return "the value declares nothing at this path: remove it, or write the path as for example /ttl_s"
+    if parts[0] in getattr(model, "always_owned", ()):
+        return f"can't be ignored: without /{parts[0]} it would be owned as empty; pause the setting or report drift instead"
     left = copy.deepcopy(dict(value))
     _remove(left, parts)
     if value_faults(left, model):

@@ -1,6 +1,8 @@
 """Settings log and journal in one SQLite file: the embedded default. Acknowledged means committed and fsynced.
 
-    sqlite_file      the file: lock, mark, tables, examination when it is opened
+    sqlite_guards    lock and mark beside the file
+    sqlite_file      the file: tables, opening, examination
+    sqlite_batch     one transaction under construction
     sqlite_writer    the one writer: group commit
     sqlite_reader    reading, every row verified
     sqlite_settings  the port of the settings log
@@ -19,22 +21,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+import structlog
+
 from controlplane.log.ports import LogUnavailable, Stream
-from controlplane.log.sqlite_file import (
-    SETTINGS,
-    FileLock,
-    Mark,
-    OpenFile,
-    Slot,
-    examine,
-    open_file,
-    translated,
-)
+from controlplane.log.sqlite_file import SETTINGS, OpenFile, Slot, examine, open_file, translated
+from controlplane.log.sqlite_guards import FileLock, Mark
 from controlplane.log.sqlite_journal import SqliteJournal
 from controlplane.log.sqlite_reader import Reader
 from controlplane.log.sqlite_settings import SqliteSettingsLog
 from controlplane.log.sqlite_writer import Writer
 from schemas.names import timestamp
+
+_log = structlog.get_logger()
 
 TOMBSTONES_KEPT_S: Final = 86_400.0
 """Older ones go when the log is opened."""
@@ -64,9 +62,9 @@ class SqliteLog:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        # The reader first: the last connection to go folds the write-ahead log into the database, and must be able to write.
+        await self._writer.finish()  # ends the tails, so nobody reads any more
         await self._reader.close()
-        await self._writer.close()
+        await asyncio.to_thread(self._writer.disconnect)  # the last one to go, because it can write
         self._file.mark.close()
         self._file.lock.release()
 
@@ -81,7 +79,10 @@ async def open_sqlite(
     access) or `LogCorrupt`.
     """
     log = SqliteLog(await asyncio.to_thread(open_file, path, shards=shards, synchronous=synchronous), now)
-    await log.journal.trim(Stream.STATUS, timestamp(now() - TOMBSTONES_KEPT_S))
+    try:
+        await log.journal.trim(Stream.STATUS, timestamp(now() - TOMBSTONES_KEPT_S))
+    except LogUnavailable as exc:
+        _log.warning("old tombstones not dropped", path=str(path), error=str(exc))
     return log
 
 

@@ -12,9 +12,10 @@ from typing import Final
 
 from controlplane.log.feed import BATCH, follow
 from controlplane.log.ports import Commit, Committed, Entry, Fenced, Place, Stream
+from controlplane.log.sqlite_batch import Batch
 from controlplane.log.sqlite_file import SHARD_SPAN, Slot
 from controlplane.log.sqlite_reader import Reader
-from controlplane.log.sqlite_writer import Batch, Writer
+from controlplane.log.sqlite_writer import Writer
 from controlplane.log.tailing import JournalPositions, check_commit, check_place, check_shard
 from schemas.names import parse_timestamp
 

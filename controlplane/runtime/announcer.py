@@ -91,26 +91,33 @@ class Announcer:
         if start >= position:
             return False
         stop = min(start + CHUNK, position)
+        # A shard that is taken while this round runs begins with the next one: its own position may be before our start.
+        behind = {index: shard for index, shard in self._owned.items() if self._cursors[index] < stop}
         records = await self._replica.records(start, stop)
-        rounds, keys = await self._sorted(records)
-        for index, shard in list(self._owned.items()):
-            if self._cursors.get(index, stop) >= stop:
-                continue
+        rounds, keys = await self._sorted(records, behind)
+        for index, shard in behind.items():
             one = rounds.get(index)
-            if one is not None:
-                try:
+            try:
+                if one is not None:
                     await shard.commit(one.events, gone=one.gone, settings_position=stop)
-                except ShardLost:
-                    self.disown(index)
-                    continue
-            self._cursors[index] = stop
+            except ShardLost:
+                self._drop(shard)
+            if self._owned.get(index) is shard:
+                self._cursors[index] = stop
         affected: set[str] = set()
         for key in keys:
             affected |= self._desired.update(key)
         self._look(affected)
         return True
 
-    async def _sorted(self, records: Iterable[tuple[int, dict[str, Any]]]) -> tuple[dict[int, _Round], list[str]]:
+    def _drop(self, shard: Shard) -> None:
+        """Disown it, unless its next incarnation is here already."""
+        if self._owned.get(shard.index) is shard:
+            self.disown(shard.index)
+
+    async def _sorted(
+        self, records: Iterable[tuple[int, dict[str, Any]]], behind: Mapping[int, Shard]
+    ) -> tuple[dict[int, _Round], list[str]]:
         rounds: defaultdict[int, _Round] = defaultdict(_Round)
         keys: dict[str, None] = {}
         targets: dict[str, TargetId] = {}
@@ -122,8 +129,8 @@ class Announcer:
                     continue
                 keys[change["key"]] = None
                 target = await self._target(change, offset, targets)
-                shard = self._owned.get(shard_of(*target, self._shards))
-                if shard is None or offset < self._cursors[shard.index]:
+                shard = behind.get(shard_of(*target, self._shards))
+                if shard is None or offset < shard.settings_position:
                     continue
                 one = rounds[shard.index]
                 one.events.append(_announcement(shard, offset, record, change, said))

@@ -176,8 +176,7 @@ class Passes:
         resolved = self._desired.resolve(entry)
         before = self._shard.statuses.get(entry.key) or KeyStatus(entry.key)
         status = decisions.taken_up(entry, before, now)
-        unsupported = None if backend is None else backend.unsupported(resolved.key.setting_type)
-        around = self._desired.surroundings(resolved, unsupported)
+        around = self._desired.surroundings(resolved, _unsupported(resolved, backend))
         decision = decisions.before_looking(resolved, status, around, now)
         if decision is not None:
             settled.append((resolved, before, decision))
@@ -437,6 +436,13 @@ class Passes:
                 self._scheduler.retry(entry.key, decisions.pause_s(outcome))
         await self._shard.commit_surely(events, [one.status for one in going])
         return succeeded
+
+
+def _unsupported(resolved: Resolved | Unresolved, backend: Backend | None) -> str | None:
+    """Why the backend can't hold the key. The target's own setting isn't held by its backend: it says where that is."""
+    if backend is None or (isinstance(resolved, Resolved) and resolved.kind is None):
+        return None
+    return backend.unsupported(resolved.key.setting_type)
 
 
 def material(status: KeyStatus) -> KeyStatus:

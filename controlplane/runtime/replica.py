@@ -47,6 +47,8 @@ class Replica:
         self._metrics = metrics
         self._listeners: list[Folded] = []
         self._verdicts: dict[str, asyncio.Future[Verdict]] = {}
+        self._sending: set[str] = set()
+        """Request ids whose append hasn't ended: they aren't appended a second time meanwhile."""
         self._appends: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()
 
@@ -159,9 +161,9 @@ class Replica:
         self, changes: Sequence[Mapping[str, Any]], *, actor: str, request_id: str, reason: str
     ) -> asyncio.Future[Verdict]:
         future = self._verdicts.get(request_id)
-        if future is not None:
+        if future is not None and request_id in self._sending:
             return future
-        if len(self._verdicts) >= MOST_WRITES:
+        if future is None and len(self._verdicts) >= MOST_WRITES:
             raise Refused(Reason.TOO_MANY_REQUESTS, f"{MOST_WRITES} writes are under way", retry_after_s=1.0)
         record = {
             "v": VERSION,
@@ -171,9 +173,12 @@ class Replica:
             "reason": reason,
             "changes": list(changes),
         }
-        future = asyncio.get_running_loop().create_future()
-        future.add_done_callback(_retrieved)
-        self._verdicts[request_id] = future
+        if (
+            future is None
+        ):  # else an earlier append ended without saying whether it is stored: the fold takes one of them
+            future = self._verdicts[request_id] = asyncio.get_running_loop().create_future()
+            future.add_done_callback(_retrieved)
+        self._sending.add(request_id)
         task = asyncio.create_task(self._append(request_id, codec.encode(record)))
         self._appends.add(task)
         task.add_done_callback(self._appends.discard)
@@ -190,6 +195,8 @@ class Replica:
             future = self._verdicts.pop(request_id, None)
             if future is not None and not future.done():
                 future.set_exception(exc if isinstance(exc, LogUnavailable) else LogUnavailable(repr(exc)))
+        finally:
+            self._sending.discard(request_id)
         self._metrics.appended(self._clock.monotonic() - started)
 
     def _fold_batch(self, records: Sequence[Record]) -> None:

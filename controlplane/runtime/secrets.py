@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import secrets
@@ -33,7 +32,7 @@ class EnvironmentSecrets:
 
     def fingerprint(self, text: str) -> str:
         """HMAC-SHA256 under the daemon's key, shortened."""
-        return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()[:FINGERPRINT_HEX]
+        return hmac.digest(self._key, text.encode(), "sha256").hex()[:FINGERPRINT_HEX]
 
 
 def fingerprint_key(data_dir: Path) -> bytes:

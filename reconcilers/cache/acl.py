@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -75,6 +75,24 @@ def declared(name: str, value: RedisUser) -> User:
         rules=(*value.commands, *keys, *channels, *value.selectors),
         kill_on_revoke=value.kill_on_revoke,
     )
+
+
+def parted(rules: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The rules of commands, and all others. To the server they are independent of each other, so their forms can be
+    asked for by themselves: commands are expensive (Redis 7.0: 0.5 ms, others 10 µs) and the same for many users.
+    """
+    commands = tuple(rule for rule in rules if _is_command(rule))
+    return commands, tuple(rule for rule in rules if not _is_command(rule))
+
+
+def joined(commands: Account, others: Account) -> Account:
+    """The account of the rules whose parts have these accounts."""
+    root = Permissions(commands.root.commands, others.root.keys, others.root.channels)
+    return replace(others, root=root)
+
+
+def _is_command(rule: str) -> bool:
+    return rule[0] in "+-" or rule.lower() in ("allcommands", "nocommands")
 
 
 _ELEMENT = re.compile(r"\([^)]*\)|\S+")
@@ -157,6 +175,8 @@ def _extends(held: str, wanted: str) -> bool:
 
 def differing(held: Account, wanted: Account, *, passwords: bool) -> list[tuple[str, Any, Any]]:
     """(path, wanted, held) of each part that differs. `passwords` False: they aren't declared."""
+    if held == wanted:
+        return []
     rows: list[tuple[str, Any, Any]] = [("/enabled", wanted.enabled, held.enabled)]
     if passwords:
         rows.append(("/nopass", wanted.nopass, held.nopass))

@@ -1,9 +1,12 @@
 """Parameters of one Redis node: what it holds, and how they are set. I/O.
 
 `CONFIG SET` takes all or none, so one refused parameter would keep the others from being set: the server names it, it is
-noted as refused and left out, and the rest is tried again. Each transaction reads back what it set: where the server
-holds something else than was asked for, that is noted too, and the planner lets it rest. Notes are forgotten after a
-restart, and refusals after a while, because their cause may be gone.
+noted as refused and left out, and the rest is tried again. What was set is read back: where the server holds something
+else than was asked for, that is noted too, and the planner lets it rest. Notes are forgotten after a restart, and refusals
+after a while, because their cause may be gone.
+
+Note [No transactions out of memory]. Redis 7 refuses to queue anything after MULTI once it is over `maxmemory`, CONFIG SET
+too. With a transaction here, a `maxmemory` that was set too low could never be put right.
 """
 
 from __future__ import annotations
@@ -73,13 +76,9 @@ async def set_parameters(node: RedisNode, changes: Mapping[str, str], fence: Fen
     left, refusals, held = dict(changes), list[BackendError](), dict[str, str]()
     while left:
         try:
-            replies = await node.ask(_transaction(left, persist=persist), before_send=fence.check)
+            done = await node.ask(_commands(left, persist=persist), before_send=fence.check)
         except Interrupted as exc:
             return unknown(exc.error)
-        done = replies[-1]
-        if isinstance(done, ResponseError):
-            first = next((reply for reply in replies if isinstance(reply, ResponseError)), done)
-            return failed(refused(first, "CONFIG SET"))
         if not isinstance(done[0], ResponseError):
             held = _read_back(node, left, done[1 : 1 + len(left)])
             unwritten = _rewritten(done[-1]) if persist else None
@@ -93,11 +92,11 @@ async def set_parameters(node: RedisNode, changes: Mapping[str, str], fence: Fen
     return _concluded(held, refusals)
 
 
-def _transaction(changes: Mapping[str, str], *, persist: bool) -> list[Command]:
+def _commands(changes: Mapping[str, str], *, persist: bool) -> list[Command]:
     setting = ("CONFIG", "SET", *(word for row in changes.items() for word in row))
     reading: list[Command] = [("CONFIG", "GET", name) for name in changes]
     writing: list[Command] = [("CONFIG", "REWRITE")] if persist else []
-    return [("MULTI",), setting, *reading, *writing, ("EXEC",)]
+    return [setting, *reading, *writing]
 
 
 def _refused_one(node: RedisNode, left: dict[str, str], reply: ResponseError) -> BackendError:

@@ -141,6 +141,8 @@ class RedisNode:
         self.run_id: str | None = None
         self.version: tuple[int, ...] = ()
         self.learnt = Learnt()
+        self.lines: Mapping[str, tuple[str, Any]] = {}
+        """Lines of the last `ACL LIST`, and what they say: name and account."""
         self.unsaved: bool | None = None
         """Something of ours is set that isn't in the server's file; None: nobody knows."""
 

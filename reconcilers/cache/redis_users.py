@@ -1,14 +1,17 @@
 """ACL users on one Redis node: what is there, what the server makes of declared rules, and how it is changed. I/O.
 
-Declared rules are put on a scratch user inside MULTI, described, and the user is deleted before EXEC answers: nobody ever
-sees it, and a broken connection leaves nothing behind. It is off and has no password all the same. Answers are kept per
-server process, so that an idle sweep writes nothing.
+Declared rules are put on a scratch user and described, and the user is deleted in the same write. It is off, has no password
+and a name of its own for each write; should the connection break in between, the next sweep of leftovers deletes it. Not in
+MULTI: a server over its `maxmemory` would refuse that, and then nothing could be observed. Answers are kept per server
+process, so that an idle sweep writes nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -36,7 +39,8 @@ from schemas.secret import SecretRef
 FEW: Final = 16
 """Up to so many users are asked for by name; for more the whole list is read, which the server keeps ready."""
 
-SCRATCH: Final = f"{SCRATCH_USER_PREFIX}0"
+TOGETHER: Final = 200
+"""Rules asked about in one write, and lines read in one go: some milliseconds, for the server and for us."""
 
 NEEDED: Final[Sequence[Command]] = (
     ("ACL", "SETUSER", "x"),
@@ -89,13 +93,29 @@ async def _held(node: RedisNode, names: Iterable[str], secrets: Secrets) -> dict
     if len(names) > FEW:
         server, listed = await node.read(("INFO", "server"), ("ACL", "LIST"))
         node.identify(info(valued(server, "INFO")))
-        lines = [line for line in valued(listed, "ACL LIST") if line.split(" ", 2)[1] in names]
-        return dict(acl.named_account(line, secrets.fingerprint) for line in lines)
+        return await _listed(node, valued(listed, "ACL LIST"), names, secrets)
     asked = sorted(names)
     server, *replies = await node.read(("INFO", "server"), *(("ACL", "GETUSER", name) for name in asked))
     node.identify(info(valued(server, "INFO")))
     rows = {name: valued(reply, "ACL GETUSER") for name, reply in zip(asked, replies, strict=True)}
     return {name: _account(reply, secrets) for name, reply in rows.items() if reply is not None}
+
+
+async def _listed(node: RedisNode, lines: Sequence[str], names: Container[str], secrets: Secrets) -> dict[str, Account]:
+    """Reading a line takes 60 µs: those of the last list are remembered, and others wait no longer than for some."""
+    read: dict[str, tuple[str, Any]] = {}
+    unread = 0
+    for line in lines:
+        known = node.lines.get(line)
+        if known is None and line.split(" ", 2)[1] in names:
+            known = acl.named_account(line, secrets.fingerprint)
+            unread += 1
+            if unread % TOGETHER == 0:
+                await asyncio.sleep(0)
+        if known is not None:
+            read[line] = known
+    node.lines = read
+    return {name: account for name, account in read.values() if name in names}
 
 
 def _account(reply: Sequence[Any], secrets: Secrets) -> Account:
@@ -131,40 +151,62 @@ def _digest(secrets: Secrets, reference: SecretRef) -> str:
 async def _canonical(
     node: RedisNode, asked: Iterable[tuple[str, ...]], secrets: Secrets
 ) -> dict[tuple[str, ...], Account | BackendError]:
+    """The form of each set of rules; those of commands are asked for once for all the users who share them."""
     forms: dict[tuple[str, ...], Account | BackendError] = {}
-    unknown_yet = []
+    parted: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {}
     for rules in asked:
         known = node.learnt.get(rules)
         if known is None:
-            unknown_yet.append(rules)
+            parted[rules] = acl.parted(rules)
         else:
             forms[rules] = known
-    if not unknown_yet:
+    if not parted:
         return forms
-    commands = [command for rules in unknown_yet for command in _scratch(rules, ("ACL", "GETUSER", SCRATCH))]
-    replies = await node.read(*commands)
-    for index, rules in enumerate(unknown_yet):
-        forms[rules] = _described(replies[5 * index : 5 * index + 5], secrets)
-        if isinstance(forms[rules], Account):
-            node.learnt.put(rules, forms[rules])
+    parts = await _forms_of(node, list(dict.fromkeys(part for pair in parted.values() for part in pair)), secrets)
+    for rules, (commands, others) in parted.items():
+        forms[rules] = form = _joined(parts[commands], parts[others])
+        if isinstance(form, Account):
+            node.learnt.put(rules, form)
+            node.learnt.put(commands, parts[commands])
     return forms
 
 
-def _scratch(rules: Sequence[str], *questions: Command) -> list[Command]:
-    setting = ("ACL", "SETUSER", SCRATCH, "reset", "resetchannels", *rules, "off", "resetpass")
-    return [("MULTI",), setting, *questions, ("ACL", "DELUSER", SCRATCH), ("EXEC",)]
+async def _forms_of(
+    node: RedisNode, asked: Sequence[tuple[str, ...]], secrets: Secrets
+) -> dict[tuple[str, ...], Account | BackendError]:
+    forms = {rules: known for rules in asked if (known := node.learnt.get(rules)) is not None}
+    unknown_yet = [rules for rules in asked if rules not in forms]
+    for begin in range(0, len(unknown_yet), TOGETHER):
+        some = unknown_yet[begin : begin + TOGETHER]
+        scratch = _scratch_name()
+        question = ("ACL", "GETUSER", scratch)
+        settings = [command for rules in some for command in (_setting(scratch, rules), question)]
+        replies = await node.read(*settings, ("ACL", "DELUSER", scratch))
+        for rules, made, described in zip(some, replies[:-1:2], replies[1::2], strict=True):
+            forms[rules] = _described(made, described, secrets)
+    return forms
 
 
-def _described(replies: Sequence[Any], secrets: Secrets) -> Account | BackendError:
-    """The five replies of one scratch user."""
-    doing = "canonicalising ACL rules"
-    for reply in (*replies[:4], replies[4]):
-        if isinstance(reply, ResponseError):
-            return refused(reply, doing)
-    made, described, _ = replies[4]
+def _joined(commands: Account | BackendError, others: Account | BackendError) -> Account | BackendError:
+    if isinstance(commands, BackendError):
+        return commands
+    return others if isinstance(others, BackendError) else acl.joined(commands, others)
+
+
+def _scratch_name() -> str:
+    """Two writes on two connections may run interleaved: each has a user of its own."""
+    return f"{SCRATCH_USER_PREFIX}{uuid.uuid4().hex[:12]}"
+
+
+def _setting(scratch: str, rules: Sequence[str]) -> Command:
+    return ("ACL", "SETUSER", scratch, "reset", "resetchannels", *rules, "off", "resetpass")
+
+
+def _described(made: Any, described: Any, secrets: Secrets) -> Account | BackendError:
+    """From the replies to setting a scratch user and to asking for it."""
     if isinstance(made, ResponseError):
         return _invalid(made)
-    return _account(valued(described, doing), secrets)
+    return _account(valued(described, "canonicalising ACL rules"), secrets)
 
 
 def _invalid(error: ResponseError) -> BackendError:
@@ -184,11 +226,11 @@ async def _lockout(node: RedisNode, user: User | None, login: Login) -> str | No
         return "the target's password isn't among its passwords"
     denied = node.learnt.get(("denied", user.rules))
     if denied is None:
-        questions = [("ACL", "DRYRUN", SCRATCH, *command) for command in NEEDED]
-        replies = await node.read(*_scratch(user.rules, *questions))
-        if isinstance(replies[-1], ResponseError) or isinstance(replies[-1][0], ResponseError):
+        scratch = _scratch_name()
+        questions = [("ACL", "DRYRUN", scratch, *command) for command in NEEDED]
+        made, *answers, _ = await node.read(_setting(scratch, user.rules), *questions, ("ACL", "DELUSER", scratch))
+        if isinstance(made, ResponseError):
             return None
-        answers = replies[-1][1:-1]
         denied = tuple(_words(c) for c, answer in zip(NEEDED, answers, strict=True) if answer not in ("OK", b"OK"))
         node.learnt.put(("denied", user.rules), denied)
     return f"it couldn't run {', '.join(denied)}" if denied else None
@@ -221,14 +263,31 @@ async def apply_users(
         return [batch for batch in batches if isinstance(batch, Outcome)]
     if save:
         commands.append(("ACL", "SAVE"))
-    lost: Outcome | None = None
-    try:
-        replies: Sequence[Any] = await node.ask(commands, before_send=fence.check)
-    except Interrupted as exc:
-        replies, lost = exc.replies, unknown(exc.error)
+    replies, lost = await _sent(node, commands, fence)
+    if lost is None and any(_is_oom(reply) for reply in replies):
+        # Over maxmemory nothing is queued after MULTI. Taking rights away can't wait for memory: without transactions then.
+        batches = [batch if isinstance(batch, Outcome) else _plain(batch) for batch in batches]
+        commands = [command for batch in batches if not isinstance(batch, Outcome) for command in batch]
+        replies, lost = await _sent(node, [*commands, ("ACL", "SAVE")] if save else commands, fence)
     remaining = iter(replies)
     outcomes = [batch if isinstance(batch, Outcome) else _outcome(len(batch), remaining, lost) for batch in batches]
     return outcomes if not save else _saved(outcomes, next(remaining, None))
+
+
+async def _sent(node: RedisNode, commands: Sequence[Command], fence: Fence) -> tuple[Sequence[Any], Outcome | None]:
+    """The replies, and what became of the steps that got none."""
+    try:
+        return await node.ask(commands, before_send=fence.check), None
+    except Interrupted as exc:
+        return exc.replies, unknown(exc.error)
+
+
+def _is_oom(reply: Any) -> bool:
+    return isinstance(reply, ResponseError) and str(reply).startswith(("OOM", "command not allowed when used memory"))
+
+
+def _plain(batch: Sequence[Command]) -> list[Command]:
+    return [command for command in batch if command not in (("MULTI",), ("EXEC",))]
 
 
 def _commands(step: SetUser | DropUser, secrets: Secrets) -> list[Command] | Outcome:
@@ -256,7 +315,7 @@ def _outcome(count: int, replies: Iterator[Any], lost: Outcome | None) -> Outcom
     mine = [reply for _, reply in zip(range(count), replies, strict=False)]
     if len(mine) < count:
         return lost if lost is not None else SUCCEEDED
-    done = mine[-1] if count > 1 and isinstance(mine[-1], list) else []
+    done = mine[-1] if count > 1 and isinstance(mine[-1], list) else mine if count > 1 else []
     errors = [reply for reply in (*mine, *done) if isinstance(reply, ResponseError)]
     if errors:
         return failed(_invalid(errors[0]))

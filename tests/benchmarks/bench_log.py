@@ -18,7 +18,7 @@ from typing import Any
 
 import msgpack
 
-from controlplane.domain.fold import State, fold
+from controlplane.domain.fold import State, fold, replay
 from controlplane.log import codec
 from controlplane.log.ports import Commit, Outgoing
 from controlplane.log.sqlite import open_sqlite
@@ -185,8 +185,8 @@ def decoded(state: State, offset: int, data: bytes) -> None:
     codec.decode(data)
 
 
-def folded(state: State, offset: int, data: bytes) -> None:
-    fold(state, offset, codec.decode(data))
+def replayed(state: State, offset: int, data: bytes) -> None:
+    replay(state, offset, codec.decode(data))
 
 
 def cost(work: Callable[[], int], rounds: int) -> tuple[float, float]:
@@ -203,7 +203,7 @@ def cost(work: Callable[[], int], rounds: int) -> tuple[float, float]:
 def replays(path: Path, rounds: int) -> None:
     bare, wall = cost(lambda: bare_replay(path), rounds)
     line("bare SELECT + msgpack + dict", f"{bare:5.2f} µs CPU  {1e6 / wall:9,.0f}/s")
-    for name, take in (("tail", only_read), ("tail + decode", decoded), ("tail + decode + fold", folded)):
+    for name, take in (("tail", only_read), ("tail + decode", decoded), ("tail + decode + fold", replayed)):
         cpu, wall = cost(lambda take=take: through_tail(path, take), rounds)  # type: ignore[misc]
         line(name, f"{cpu:5.2f} µs CPU  {1e6 / wall:9,.0f}/s  {cpu / bare:4.2f} x bare")
 

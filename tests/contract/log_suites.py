@@ -198,6 +198,15 @@ class SettingsLogSuite:
         with pytest.raises(LogUnavailable):
             await log.settings.append(b"too late")
 
+    async def test_closing_ends_a_tail_that_is_still_catching_up(self, log: Log):
+        await asyncio.gather(*(log.settings.append(b"%d" % number) for number in range(3000)))
+        tails = [asyncio.ensure_future(drained(log.settings.tail(0))) for _ in range(3)]
+        await asyncio.sleep(0)
+        await log.close()
+        everything = [b"%d" % number for number in range(3000)]
+        for records in await asyncio.gather(*tails):
+            assert [record.data for record in records] == everything[: len(records)]
+
     async def test_closing_twice_is_harmless(self, log: Log):
         await log.close()
         await log.close()

@@ -153,3 +153,22 @@ async def test_nothing_is_set_once_the_fence_is_closed(redis_server, redis):
         (outcome,) = await target.declare(CONFIG, {"parameters": {"maxmemory": "7mb"}})
         assert outcome.result is Result.NOT_SENT
     assert (await redis.config_get("maxmemory"))["maxmemory"] == "0"
+
+
+async def test_a_server_that_is_over_its_memory_can_still_be_observed_and_put_right(redis_server):
+    user = {"enabled": True, "passwords": [], "commands": ["+@read"], "keys": ["app:*"]}
+    narrowed = {**user, "commands": ["+get"]}
+    client = Redis.from_url(redis_server.url)
+    try:
+        async with world(redis_server.url) as one:
+            await one.declare("cache.redis_user", user, "app")
+            await client.config_set("maxmemory-policy", "noeviction")
+            await client.config_set("maxmemory", "1mb")
+            plan = await one.look("cache.redis_user", narrowed, "app")
+            assert [outcome.result for outcome in await one.take(plan)] == [Result.SUCCEEDED]
+            assert (await one.look("cache.redis_user", narrowed, "app")).converged
+            declared = {"parameters": {"maxmemory": "256mb"}}
+            assert [o.result for o in await one.declare(CONFIG, declared)] == [Result.SUCCEEDED]
+            assert (await one.look(CONFIG, declared)).converged
+    finally:
+        await client.aclose()

@@ -8,10 +8,8 @@ import re
 import pytest
 from redis.asyncio import Redis
 
-from controlplane.devstack.redis import REDIS
 from reconcilers import cache
 from reconcilers.contract import Measurement, Result, Unreachable
-from tests.conftest import RealServer, started
 from tests.integration.cache_world import DEADLINE_S, DictSecrets, hinted, world
 
 pytestmark = pytest.mark.integration
@@ -172,8 +170,8 @@ async def test_a_sample_of_memcached_has_what_people_ask_for(memcached_server):
         assert set(names.split()) <= found.keys()
 
 
-async def test_each_node_is_driven_by_itself(redis_server, second_redis, redis):
-    async with world(redis_server.url, second_redis.url, secrets=DictSecrets()) as target:
+async def test_each_node_is_driven_by_itself(redis_server, second_redis_server, redis):
+    async with world(redis_server.url, second_redis_server.url, secrets=DictSecrets()) as target:
         value = {"commands": ["+ping"]}
         (outcome,) = await target.declare(USER, value, "u")
         assert set(outcome.details["nodes"]) == {node.name for node in target.backend.nodes}
@@ -185,30 +183,30 @@ async def test_each_node_is_driven_by_itself(redis_server, second_redis, redis):
         assert (await target.look(USER, value, "u")).converged
 
 
-async def test_a_silent_node_keeps_nobody_from_driving_the_other(redis_server, second_redis):
-    async with world(redis_server.url, second_redis.url) as target:
-        await second_redis.kill()
+async def test_a_silent_node_keeps_nobody_from_driving_the_other(redis_server, second_redis_server):
+    async with world(redis_server.url, second_redis_server.url) as target:
+        await second_redis_server.kill()
         declared = {"parameters": {"maxmemory": "7mb"}}
         (outcome,) = await target.declare(CONFIG, declared)
         assert outcome.result is Result.SUCCEEDED
         plan = await target.look(CONFIG, declared)
         assert not plan.steps
         assert target.backend.nodes[1].name in str(plan.wait_reason)
-        await second_redis.restart()
+        await second_redis_server.restart()
         await target.declare(CONFIG, declared)
         assert (await target.look(CONFIG, declared)).converged
 
 
-async def test_a_user_is_gone_only_when_every_node_says_so(redis_server, second_redis):
-    async with world(redis_server.url, second_redis.url) as target:
+async def test_a_user_is_gone_only_when_every_node_says_so(redis_server, second_redis_server):
+    async with world(redis_server.url, second_redis_server.url) as target:
         value = {"commands": ["+ping"]}
         await target.declare(USER, value, "u")
-        await second_redis.kill()
+        await second_redis_server.kill()
         for _ in range(2):
             plan = await target.look(USER, value, "u", retiring=True)
             assert not plan.converged
             await target.take(plan)
-        await second_redis.restart()
+        await second_redis_server.restart()
         await target.take(await target.look(USER, value, "u", retiring=True))
         assert (await target.look(USER, value, "u", retiring=True)).converged
 
@@ -227,10 +225,3 @@ async def test_the_permissions_that_the_package_asks_for_are_enough(redis_server
             (outcome,) = await target.declare(kind, value)
             assert outcome.result is Result.SUCCEEDED
         assert "census_failures" not in values(await target.backend.sample())
-
-
-@pytest.fixture
-async def second_redis(tmp_path_factory, programs, guardian):
-    server = await started(REDIS, tmp_path_factory.mktemp("second"), programs["redis"], guardian)
-    yield RealServer(server)
-    await server.kill()

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from controlplane.domain.errors import Fault
 from controlplane.domain.validation import check, check_one, owned_value, stored_body, unstorable, value_faults
 from controlplane.log.codec import decode, encode
+from schemas.kinds import KINDS as ALL_KINDS
 from schemas.secret import SecretRef
 from schemas.setting import Declaration
 
@@ -194,6 +195,15 @@ def test_a_path_that_cannot_be_ignored_is_refused_with_the_reason(path: str, wor
     found = faults(document(value={"target": "redis", "layers": LAYERS}, policy={"ignore": [path]}))
     assert list(found) == ["/policy/ignore/0"]
     assert words in found["/policy/ignore/0"]
+
+
+def test_a_field_that_is_owned_as_empty_when_left_out_cannot_be_ignored():
+    value = {"target": "redis", "keys": ["app:*"], "passwords": []}
+    user = {"type": "cache.redis_user", "name": "a", "value": value}
+    _, (fault,) = check_one({**user, "policy": {"ignore": ["/keys"]}}, ALL_KINDS)
+    assert fault.path == "/policy/ignore/0"
+    assert "owned as empty" in fault.message
+    assert check_one({**user, "policy": {"ignore": ["/passwords"]}}, ALL_KINDS)[1] == []
 
 
 def test_paths_that_can_be_ignored_only_one_by_one_are_refused_together():

@@ -1,0 +1,78 @@
+{{- define "coreplane.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* Names of objects; the pod's is this with "-0", and must fit a label. */}}
+{{- define "coreplane.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
+{{- else }}
+{{- $name := include "coreplane.name" . }}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
+{{- $full | trunc 52 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "coreplane.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "coreplane.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: daemon
+{{- end }}
+
+{{- define "coreplane.testLabels" -}}
+app.kubernetes.io/name: {{ include "coreplane.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: test
+{{- end }}
+
+{{- define "coreplane.labels" -}}
+{{ include "coreplane.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "coreplane.serviceAccountName" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "coreplane.fullname" .) "default" .Values.serviceAccount.create) }}
+{{- end }}
+
+{{- define "coreplane.claimName" -}}
+{{- .Values.persistence.existingClaim | default (include "coreplane.fullname" .) }}
+{{- end }}
+
+{{- define "coreplane.image" -}}
+{{- $image := .Values.image }}
+{{- if not $image.repository }}
+{{- fail "image.repository is required: no image is published; build the chart's Containerfile, push it, and name it here" }}
+{{- end }}
+{{- if $image.digest }}
+{{- printf "%s@%s" $image.repository $image.digest }}
+{{- else }}
+{{- printf "%s:%s" $image.repository ($image.tag | default .Chart.AppVersion) }}
+{{- end }}
+{{- end }}
+
+{{- define "coreplane.dataDir" -}}
+/var/lib/coreplane
+{{- end }}
+
+{{/* coreplane.yaml: the values, and over them what the chart decides. */}}
+{{- define "coreplane.config" -}}
+{{- if not .Values.config.auth.tokens }}
+{{- fail "config.auth.tokens is required: without tokens the daemon refuses to listen beyond loopback; give at least one {name, sha256, role}" }}
+{{- end }}
+{{- toYaml (mergeOverwrite (deepCopy .Values.config) (.Files.Get "files/fixed.yaml" | fromYaml)) }}
+{{- end }}
+
+{{/* "true" when some token reaches every tenant, as the metrics ask for. */}}
+{{- define "coreplane.someTokenReachesAll" -}}
+{{- $tenants := .Values.config.tenants | default (list "default") }}
+{{- range $token := .Values.config.auth.tokens }}
+{{- $reach := $token.tenants | default (ternary (list) (list "*") (hasKey $token "tenants")) }}
+{{- $missing := list }}
+{{- range $tenant := $tenants }}
+{{- if not (has $tenant $reach) }}{{ $missing = append $missing $tenant }}{{ end }}
+{{- end }}
+{{- if or (has "*" $reach) (not $missing) }}true{{ end }}
+{{- end }}
+{{- end }}
