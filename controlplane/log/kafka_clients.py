@@ -38,6 +38,8 @@ STOP_S: Final = 5.0
 FORCE_S: Final = 0.2
 ASK_MS: Final = 3000
 """Longest wait for the answer to a question about offsets or topics."""
+REQUEST_MS: Final = 40_000
+"""Of the settings producer: a partition without leader for longer breaks it (T1)."""
 MOST_BYTES: Final = 16 << 20
 """Largest record and request; the topics are made to take it."""
 BATCH_BYTES: Final = 1 << 20
@@ -67,15 +69,21 @@ def check() -> None:
 class Clients:
     """Makes the clients of one log, and sees to their end."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, request_ms: int = REQUEST_MS) -> None:
         self.address = address
         self._common = _common(address)
+        self._request_ms = request_ms
         self._ending: set[asyncio.Task[None]] = set()
 
     async def producer(self) -> AIOKafkaProducer:
         """Idempotent, for records that stand alone. Raises `LogUnavailable`."""
         producer = AIOKafkaProducer(
-            **self._common, acks="all", enable_idempotence=True, linger_ms=0, max_request_size=MOST_BYTES
+            **self._common,
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=0,
+            max_request_size=MOST_BYTES,
+            request_timeout_ms=self._request_ms,
         )
         await _started(producer, lambda: stop_producer(producer), self.address)
         return producer
