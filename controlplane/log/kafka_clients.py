@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, Protocol
 
 import structlog
@@ -53,6 +55,19 @@ class _Startable(Protocol):
     async def start(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Knowing:
+    """A producer that knows its topics when it has started: else the first send would wait to be told about them."""
+
+    producer: AIOKafkaProducer
+    topics: Sequence[str]
+
+    async def start(self) -> None:
+        await self.producer.start()
+        for topic in self.topics:
+            await self.producer.partitions_for(topic)
+
+
 def check() -> None:
     """Prepare aiokafka. Raises `LogUnavailable` for an interpreter or a version on which a fence may not hold."""
     if not __debug__:
@@ -75,8 +90,8 @@ class Clients:
         self._request_ms = request_ms
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def producer(self) -> AIOKafkaProducer:
-        """Idempotent, for records that stand alone. Raises `LogUnavailable`."""
+    async def producer(self, topic: str) -> AIOKafkaProducer:
+        """Idempotent, for records of the topic that stand alone. Raises `LogUnavailable`."""
         producer = AIOKafkaProducer(
             **self._common,
             acks="all",
@@ -85,10 +100,10 @@ class Clients:
             max_request_size=MOST_BYTES,
             request_timeout_ms=self._request_ms,
         )
-        await _started(producer, lambda: stop_producer(producer), self.address)
+        await _started(_Knowing(producer, [topic]), lambda: stop_producer(producer), self.address)
         return producer
 
-    async def transactional(self, shard: int) -> AIOKafkaProducer:
+    async def transactional(self, shard: int, topics: Sequence[str]) -> AIOKafkaProducer:
         """The writer of a shard: from its start on the one before is fenced. Raises `LogUnavailable`."""
         producer = AIOKafkaProducer(
             **self._common,
@@ -99,7 +114,7 @@ class Clients:
             max_batch_size=BATCH_BYTES,
             max_request_size=MOST_BYTES,
         )
-        await _started(producer, lambda: stop_producer(producer), self.address)
+        await _started(_Knowing(producer, topics), lambda: stop_producer(producer), self.address)
         return producer
 
     async def consumer(self, isolation: str, **options: Any) -> AIOKafkaConsumer:
@@ -174,7 +189,11 @@ async def _started(client: _Startable, stop: Callable[[], Coroutine[Any, Any, No
 
 async def _force_producer(producer: AIOKafkaProducer) -> None:
     """Nothing of it runs afterwards. Its open sends fail; a closed client retries in a loop, so cancel until it ends."""
-    producer._message_accumulator.fail_all(KafkaError("the producer was given up"))  # noqa: SLF001
+    accumulator = producer._message_accumulator  # noqa: SLF001
+    batches = [*chain.from_iterable(accumulator._batches.values()), *accumulator._pending_batches]  # noqa: SLF001
+    accumulator.fail_all(KafkaError("the producer was given up"))
+    for batch in batches:
+        batch._drain_waiter.exception()  # noqa: SLF001 - seen: nobody waits for room in it any more
     running = producer._sender.sender_task  # noqa: SLF001
     while running is not None and not running.done():
         running.cancel()

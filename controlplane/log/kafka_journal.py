@@ -57,7 +57,7 @@ class KafkaJournal:
         """See the port."""
         check_shard(shard, self._shards)
         self._refuse_closed()
-        producer = await self._clients.transactional(shard)
+        producer = await self._clients.transactional(shard, [self._clients.address.topic(stream) for stream in Stream])
         if self._closed:
             await stop_producer(producer)
             self._refuse_closed()

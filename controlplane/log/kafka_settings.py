@@ -45,6 +45,7 @@ class Sender:
         self._timeout_s = timeout_s
         self._producer: AIOKafkaProducer | None = None
         self._lock = asyncio.Lock()
+        self._closed = False
 
     async def send(self, data: bytes) -> None:
         """Until it is stored. Raises `LogUnavailable` (certainly not) or `Indeterminate`."""
@@ -55,6 +56,11 @@ class Sender:
                 stored = await producer.send(self._topic, data, partition=0)
                 stored.add_done_callback(_heard)
                 await asyncio.shield(stored)
+        except asyncio.CancelledError as exc:
+            if not self._closed:
+                raise
+            msg = "the record may be stored or not: the log was closed before Kafka answered"
+            raise Indeterminate(msg) from exc
         except MessageSizeTooLargeError as exc:
             raise LogUnavailable(str(exc)) from exc
         except LogUnavailable:
@@ -72,7 +78,8 @@ class Sender:
         await self._ready()
 
     async def close(self) -> None:
-        """End the producer."""
+        """End the producer. Whoever cancels a send afterwards makes it end in an unknown outcome."""
+        self._closed = True
         async with self._lock:
             if self._producer is not None:
                 await stop_producer(self._producer)
@@ -81,7 +88,7 @@ class Sender:
     async def _ready(self) -> AIOKafkaProducer:
         async with self._lock:
             if self._producer is None:
-                self._producer = await self._clients.producer()
+                self._producer = await self._clients.producer(self._topic)
             return self._producer
 
     def _replace(self, producer: AIOKafkaProducer, exc: Exception) -> None:
@@ -149,8 +156,10 @@ class KafkaSettingsLog:
         if self._pending:
             await asyncio.wait(set(self._pending), timeout=CLOSE_S)
         await asyncio.gather(self._sender.close(), self._tails.close())
-        if self._pending:  # the producer is gone, so their outcome is known to be unknown
-            await asyncio.wait(set(self._pending), timeout=CLOSE_S)
+        for task in self._pending:
+            task.cancel()
+        if self._pending:
+            await asyncio.wait(set(self._pending))
         await asyncio.gather(self._readers.close(), self._offsets.close())
 
 
