@@ -15,7 +15,10 @@ shard commits in a second.
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import ssl
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -34,6 +37,8 @@ from controlplane.log.ports import LogUnavailable
 _log = structlog.get_logger()
 
 KNOWN_VERSION: Final = "0.14."
+SAID_AGAIN_S: Final = 30.0
+TALKATIVE: Final = ("aiokafka", "aiokafka.conn", "aiokafka.consumer.fetcher", "aiokafka.producer.sender")
 PAUSE_BETWEEN_TRANSACTIONS_S: Final = 0.002
 START_S: Final = 10.0
 STOP_S: Final = 5.0
@@ -68,6 +73,24 @@ class _Knowing:
             await self.producer.partitions_for(topic)
 
 
+class _Sparing(logging.Filter):
+    """Lets a message of aiokafka through once in a while: without its broker a daemon's clients say a hundred a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now, message = time.monotonic(), str(record.msg)
+        if now - self._said.get(message, -math.inf) < SAID_AGAIN_S:
+            return False
+        self._said[message] = now
+        return True
+
+
+_sparing: Final = _Sparing()
+
+
 def check() -> None:
     """Prepare aiokafka. Raises `LogUnavailable` for an interpreter or a version on which a fence may not hold."""
     if not __debug__:
@@ -78,6 +101,8 @@ def check() -> None:
     if not aiokafka_version.startswith(KNOWN_VERSION) or not hasattr(sender, "BACKOFF_OVERRIDE"):
         msg = f"aiokafka {aiokafka_version} isn't known to this version: install aiokafka {KNOWN_VERSION}*"
         raise LogUnavailable(msg)
+    for name in TALKATIVE:
+        logging.getLogger(name).addFilter(_sparing)
     sender.BACKOFF_OVERRIDE = PAUSE_BETWEEN_TRANSACTIONS_S
 
 

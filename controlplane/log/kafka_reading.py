@@ -225,7 +225,7 @@ class Tails:
                         yield batch
             finally:
                 await self._release(consumer)
-        self._health.well(name)
+        self._health.troubles.pop(name, None)
 
     async def close(self) -> None:
         """Every tail ends."""
