@@ -1,12 +1,14 @@
 """Composition root: the only module that knows all others. What is started in which order, and stopped in the reverse.
 
 Start: log → the replica catches up → statuses → controller (shards are taken, backends driven) → projection → HTTP, and
-only then ready. Stop: HTTP ends → the controller begins nothing new and waits for effects under way → projection → log.
+only then ready. Stop: HTTP ends → operations under way end → the controller begins nothing new and waits for effects under
+way → projection → log.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -33,6 +35,7 @@ from controlplane.runtime.catalogue import Catalogue
 from controlplane.runtime.clock import SystemClock
 from controlplane.runtime.controller import Controller
 from controlplane.runtime.operations import Operations
+from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets, fingerprint_key
 from controlplane.runtime.statuses import StatusView
@@ -97,12 +100,12 @@ class Daemon:
         self._supervisor.start("projection", self.projector.run)
         self._supervisor.start("retention", lambda: self._trim_regularly(log))
         self._supervisor.start("census", self._count_regularly)
-        controller = await self._drive(log)
         self._stack.push_async_callback(self.replica.close)
+        controller = await self._drive(log)
         await self._serve(controller, log, store)
 
     async def _drive(self, log: Log) -> Controller:
-        secrets = EnvironmentSecrets(self.config.data_dir, fingerprint_key(self.config.data_dir))
+        secrets = self.secrets = EnvironmentSecrets(self.config.data_dir, fingerprint_key(self.config.data_dir))
         self.catalogue = Catalogue(SERVICES)
         controller = Controller(
             self.replica,
@@ -120,6 +123,17 @@ class Daemon:
         return controller
 
     async def _serve(self, controller: Controller, log: Log, store: SqliteStore) -> None:
+        preview = Preview(
+            self.replica.state,
+            self.catalogue,
+            self.statuses,
+            controller,
+            secrets=self.secrets,
+            clock=self.clock,
+            metrics=self.metrics,
+        )
+        operations = Operations(self.catalogue, controller, self.replica.state, self.metrics)
+        self._stack.push_async_callback(operations.close)
         parts = Parts(
             config=self.config,
             replica=self.replica,
@@ -127,11 +141,12 @@ class Daemon:
             journal=log.journal,
             queries=store,
             control=controller,
-            operations=Operations(self.catalogue, controller, self.replica.state, self.metrics),
+            operations=operations,
             kinds=self.catalogue.value_models(),
             services=SERVICES,
             metrics=self.metrics,
             clock=self.clock,
+            preview=preview,
             troubles=self._troubles,
         )
         runner = web.AppRunner(create_app(parts), access_log=None, shutdown_timeout=SHUTDOWN_S)
@@ -180,6 +195,9 @@ async def serve(config: Config, *, ready: Callable[[str], None] | None = None) -
     Raises ValueError (configuration), `LogUnavailable` (held by another process, wrong shards) and `LogCorrupt`.
     """
     async with Daemon(config) as daemon:
+        # What start-up made stays: walking through all of it again would stop everything for 50 ms now and then.
+        gc.collect()
+        gc.freeze()
         if ready is not None:
             ready(daemon.url)
         await asyncio.Event().wait()

@@ -75,7 +75,7 @@ def event_id(incarnation: str, sequence: int) -> str:
 
 def timestamp(instant: float) -> str:
     """Unix seconds as RFC 3339 UTC with six decimals, so that text order is time order."""
-    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.fromtimestamp(instant, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def parse_timestamp(text: str) -> float:

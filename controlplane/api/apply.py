@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 
-from controlplane.api import bodies, parameters
+from controlplane.api import bodies, parameters, plan
 from controlplane.api.call import CORRELATION, Call, answer
 from controlplane.domain import writes
 from controlplane.domain.documents import Document, document_of
@@ -16,16 +15,15 @@ from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.domain.fold import ChangeOutcome
 from schemas.names import timestamp
 
-_MANY: Final = 500
-"""Validating this many declarations takes tens of milliseconds: it is done beside the loop, which has leases to keep."""
-
 
 async def apply(call: Call[parameters.Apply]) -> web.Response:
     """Declare all settings of a document and, with `prune`, retire those it no longer declares."""
     document = document_of(await bodies.json_or_yaml(call.request, call.most_bytes))
     replica = call.parts.replica
     first = replica.state.verdicts.get(call.request_id)
-    changes = [] if first is not None else await _changes(call, document)
+    changes = [] if first is not None else await plan.proposed(call, document)
+    if call.query.plan is not None and first is None:
+        changes = await plan.as_planned(call, document, changes, call.query.plan)
     if call.query.dry_run:
         at = timestamp(call.parts.clock.now())
         record = {"at": at, "actor": call.caller.actor, "reason": document.reason, "request_id": call.request_id}
@@ -41,23 +39,10 @@ async def apply(call: Call[parameters.Apply]) -> web.Response:
         timeout_s=call.write_timeout_s,
     )
     if verdict.refusals:
-        raise writes.refused(verdict.refusals)
+        raise plan.overtaken(verdict.refusals) if call.query.plan is not None else writes.refused(verdict.refusals)
     _check_same(call.tenant, document, verdict.outcomes)
     results = _results(verdict.outcomes, replica.state.position, verdict.offset)
     return answer(results, headers={CORRELATION: verdict.request_id})
-
-
-async def _changes(call: Call[parameters.Apply], document: Document) -> list[writes.Change]:
-    state = call.parts.replica.state
-    asked = (call.tenant, document.settings, state.entries, call.parts.kinds)
-    if len(document.settings) < _MANY:
-        changes = writes.declare_all(*asked)
-    else:
-        changes = await asyncio.to_thread(writes.declare_all, *asked)  # it only looks single entries up
-    if document.prune is None:
-        return changes
-    retired = writes.prune_changes(state, call.tenant, document.prune, changes, allow=call.query.allow_prune)
-    return changes + retired
 
 
 def _results(outcomes: Sequence[ChangeOutcome], position: int, offset: int = -1) -> dict[str, Any]:

@@ -68,6 +68,8 @@ async def read(request: web.Request, most_bytes: int) -> bytes:
                 parts.append(part)
     except TimeoutError:
         raise documents.malformed(f"the body didn't arrive within {ARRIVAL_S:g} s") from None
+    except ConnectionError:
+        raise documents.malformed("the sender left before the end of the body") from None  # not worth an error of ours
     except (HttpProcessingError, web.RequestPayloadError) as exc:
         raise documents.malformed(f"the body can't be read: {exc}") from exc
     return b"".join(parts)

@@ -32,6 +32,9 @@ OPENAPI: web.AppKey[dict[str, Any]] = web.AppKey("openapi", dict)
 ASSETS: web.AppKey[dict[str, tuple[str, bytes]]] = web.AppKey("assets", dict)
 """File name → (media type, content)."""
 
+_POLICY: Final = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+"""Whatever a setting's value or an event may hold: the page runs what comes from here, and sends nothing elsewhere."""
+
 _Nothing = parameters.Parameters
 
 
@@ -101,8 +104,7 @@ def _asset(call: Call[_Nothing], name: str) -> web.Response:
     if found is None:
         raise Refused(Reason.NOT_FOUND, f"there is no {name} here")
     media_type, content = found
-    policy = "default-src 'self'; frame-ancestors 'none'"
-    headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
+    headers = {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
     return web.Response(body=content, content_type=media_type, charset="utf-8", headers=headers)
 
 

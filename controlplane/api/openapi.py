@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
@@ -14,8 +14,8 @@ from controlplane.api.auth import Role
 from controlplane.api.table import Body, Route
 from schemas.event import InfrastructureEvent
 from schemas.metric import InfrastructureMetric
-from schemas.names import Reference
-from schemas.setting import Declaration, InfrastructureSetting, LabelKey, LabelValue, Policy
+from schemas.names import NAME_PATTERN, SERVICES, Reference
+from schemas.setting import Declaration, Difference, InfrastructureSetting, LabelKey, LabelValue, Policy
 
 _MAP: Final = {"type": "object", "additionalProperties": True}
 _PROBLEM: Final = {"$ref": "#/components/schemas/Problem"}
@@ -53,6 +53,15 @@ class ApplyBody(_Strict):
 
     settings: list[Declaration]
     prune: Prune | None = None
+    reason: str = ""
+
+
+class RollbackBody(_Strict):
+    """What rollback takes. `settings`: type/name each; left out, all settings, or all with the labels, are meant."""
+
+    to: int | str = Field(description="A revision of the log, or an RFC 3339 time.")
+    settings: list[str] | None = None
+    labels: dict[str, str] | None = None
     reason: str = ""
 
 
@@ -104,10 +113,49 @@ class Result(BaseModel):
 
 
 class Applied(BaseModel):
-    """What became of an apply."""
+    """What became of an apply or a rollback."""
 
     revision: int
     results: list[Result]
+
+
+class Proposed(BaseModel):
+    """What would become of one setting. `changed`: JSON pointers into the declaration."""
+
+    setting: str
+    outcome: Literal["created", "updated", "unchanged", "retired"]
+    changed: list[str]
+    differences: list[Difference]
+
+
+class PlannedStep(BaseModel):
+    """One effect on a backend. `waits_for`: settings that come first."""
+
+    setting: str
+    step: str
+    summary: str
+    irreversible: bool
+    details: dict[str, Any]
+    waits_for: list[str] = []
+
+
+class Unforeseen(BaseModel):
+    """Why nothing can be said about a setting, or why nothing would be done."""
+
+    setting: str
+    reason: str
+    message: str
+
+
+class Planned(BaseModel):
+    """What an apply would do. `unknown`: what couldn't be observed; `refused`: what would be stored but not carried out."""
+
+    plan_id: str
+    results: list[Proposed]
+    steps: list[PlannedStep]
+    unchanged: list[str]
+    unknown: list[Unforeseen]
+    refused: list[Unforeseen]
 
 
 _MODELS: Final[Sequence[type[BaseModel]]] = (
@@ -117,12 +165,23 @@ _MODELS: Final[Sequence[type[BaseModel]]] = (
     Declaration,
     PutBody,
     ApplyBody,
+    RollbackBody,
     Applied,
+    Planned,
     Settings,
     Events,
     Metrics,
     Problem,
 )
+
+
+_IN_PATH: Final[Mapping[str, Mapping[str, Any]]] = {
+    "tenant": {"pattern": NAME_PATTERN, "examples": ["default"]},
+    "type": {"examples": ["cache.namespace"]},
+    "name": {"pattern": NAME_PATTERN, "examples": ["sessions"]},
+    "service": {"enum": list(SERVICES)},
+    "operation": {"examples": ["cache.inspect"]},
+}
 
 
 def document(routes: Iterable[Route], kinds: Mapping[str, type[BaseModel]], version: str) -> dict[str, Any]:
@@ -150,7 +209,7 @@ def _schemas(kinds: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
 
 def _operation(route: Route) -> dict[str, Any]:
     in_path = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", **_IN_PATH.get(name, {})}}
         for name in re.findall(r"\{(\w+)\}", route.path)
     ]
     in_headers = [

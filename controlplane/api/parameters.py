@@ -76,11 +76,27 @@ class History(Parameters):
     cursor: Cursor | None = None
 
 
+AllowPrune = Annotated[bool, Field(description="Prune over the safety share.")]
+
+
 class Apply(Parameters):
     """Of POST apply."""
 
     dry_run: DryRun = False
-    allow_prune: Annotated[bool, Field(description="Prune over the safety share.")] = False
+    allow_prune: AllowPrune = False
+    plan: Annotated[str | None, Field(description="`plan_id` of the plan of this body: 409 if the world moved.")] = None
+
+
+class Plan(Parameters):
+    """Of POST plan."""
+
+    allow_prune: AllowPrune = False
+
+
+class Rollback(Parameters):
+    """Of POST rollback."""
+
+    dry_run: DryRun = False
 
 
 class Export(Parameters):
@@ -193,12 +209,21 @@ def known_service(service: str | None, name: str = "service_name") -> str | None
 
 def openapi(model: type[Parameters]) -> list[Mapping[str, Any]]:
     """The parameters as OpenAPI describes them."""
-    schema = model.model_json_schema()
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     described: list[Mapping[str, Any]] = []
     for name, property_ in schema.get("properties", {}).items():
-        rest = {part: value for part, value in property_.items() if part not in {"title", "description"}}
-        described.append({"name": name, "in": "query", "description": property_.get("description", ""), "schema": rest})
+        told = _without_null(property_)
+        rest = {part: value for part, value in told.items() if part not in {"title", "description"}}
+        described.append({"name": name, "in": "query", "description": told.get("description", ""), "schema": rest})
     return described
+
+
+def _without_null(property_: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is left out of a query is absent; it can't be null."""
+    kinds = [kind for kind in property_.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) != 1:
+        return property_
+    return {**kinds[0], **{part: value for part, value in property_.items() if part not in {"anyOf", "default"}}}
 
 
 def setting_key(setting: str | None, tenant: str) -> str | None:

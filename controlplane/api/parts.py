@@ -12,6 +12,8 @@ from controlplane.config import Config
 from controlplane.log.ports import Journal
 from controlplane.projection.queries import Queries
 from controlplane.runtime.clock import Clock
+from controlplane.runtime.foreseen import Previewed
+from controlplane.runtime.preview import Proposal
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.statuses import StatusView
 from controlplane.telemetry.metrics import Metrics
@@ -40,6 +42,13 @@ class Runner(Protocol):
         """`{operation_id, result}`; raises `Refused`."""
 
 
+class Foresight(Protocol):
+    """What an apply would do."""
+
+    async def foresee(self, proposal: Proposal) -> Previewed:
+        """The plan; nothing is done. Raises `Refused`."""
+
+
 def no_troubles() -> Sequence[Mapping[str, str]]:
     """Nothing keeps the daemon from being ready."""
     return ()
@@ -61,5 +70,6 @@ class Parts:
     services: Mapping[str, Service]
     metrics: Metrics
     clock: Clock
+    preview: Foresight
     troubles: Callable[[], Sequence[Mapping[str, str]]] = no_troubles
     """What else keeps the daemon from being ready: `{part, reason, message}` each."""

@@ -35,8 +35,9 @@ async def many(call: Call[parameters.List]) -> web.Response:
     """Settings by type, service, label, phase and text, in pages."""
     query = call.query
     await reach(call, query.min_revision, query.timeout)
-    found = _selected(call, query.type, query.service, query.label, phase=query.phase, text=query.text)
-    page, following = answers.page(found, _decoded(query.cursor), query.limit)
+    chosen = _chosen(call, query.type, query.service, query.label, phase=query.phase, text=query.text)
+    entries, after = call.parts.replica.state.entries.values(), _decoded(query.cursor)
+    page, following = answers.page(entries, call.parts.statuses, chosen, after=after, limit=query.limit)
     items = [answers.setting(entry, call.parts.statuses.get(entry.key)) for entry in page]
     return answer({"items": items, "next_cursor": _encoded(following)})
 
@@ -69,7 +70,8 @@ async def reconcile(call: Call[parameters.Parameters]) -> web.Response:
 async def export(call: Call[parameters.Export]) -> web.StreamResponse:
     """Declarations that `apply` takes back."""
     query = call.query
-    found = _selected(call, query.type, query.service, query.label)
+    chosen = _chosen(call, query.type, query.service, query.label)
+    found = answers.select(call.parts.replica.state.entries.values(), call.parts.statuses, chosen)
     declared = [answers.declaration(entry) for entry in found if not entry.retiring]
     as_yaml = query.format == "yaml" if query.format else "yaml" in call.request.headers.get("Accept", "")
     if not as_yaml:
@@ -104,13 +106,12 @@ async def records(call: Call[Any], key: str) -> list[tuple[int, Mapping[str, Any
     return found
 
 
-def _selected(
+def _chosen(
     call: Call[Any], setting_type: str | None, service: str | None, label: list[str], **more: Any
-) -> list[Entry]:
-    """The tenant's entries chosen, by key. `more`: phase and text."""
+) -> answers.Selection:
+    """Of the tenant. `more`: phase and text."""
     known = parameters.known_service(service, "service")
-    chosen = answers.Selection(call.tenant, setting_type, known, answers.labels_of(label), **more)
-    return answers.select(call.parts.replica.state.entries.values(), call.parts.statuses, chosen)
+    return answers.Selection(call.tenant, setting_type, known, answers.labels_of(label), **more)
 
 
 def not_found(key: Key) -> Refused:

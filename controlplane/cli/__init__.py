@@ -6,7 +6,10 @@
     options    options that several verbs share
     arguments  labels, references, times, operations' arguments, spelt as people spell them (pure)
     documents  declarations from files: YAML or JSON, with their places (pure but for reading)
-    tables     settings, events and statuses as rows (pure)
+    wording    values, differences and reasons in few words (pure)
+    event_lines   of each type of event what matters, on one line (pure)
+    rows       tables and facts laid out for the width at hand (pure)
+    tables     settings and statuses as rows (pure)
     printing   consoles and formats
     findings   what doctor makes of a daemon's answers (pure)
     waiting    following settings until they converge

@@ -12,12 +12,14 @@ from rich.text import Text
 
 from controlplane.cli import printing, session, tables
 from controlplane.cli.printing import Format, Output
+from controlplane.cli.rows import Facts, Rows
+from controlplane.cli.wording import compact, trouble
 from controlplane.client.http import CoreplaneClient
 
 Json = dict[str, Any]
 
-DRAWN = ("targets", "shards", "settings", "phases")
-"""Parts of /v1/status with a picture of their own."""
+DRAWN = ("url", "tenant", "tenants", "ready", "replica", "targets", "shards", "settings", "phases")
+"""Parts of /v1/status with a picture of their own; others, of newer daemons, are shown as they come."""
 
 
 def status(context: typer.Context, *, output: Output = Format.TABLE) -> None:
@@ -44,24 +46,39 @@ async def gather(client: CoreplaneClient) -> Json:
 
 def picture(report: Json) -> list[RenderableType]:
     """The report for people."""
-    head: list[tuple[str, str | Text]] = []
+    head: list[tuple[str, str | Text]] = [
+        ("URL", report["url"]),
+        ("Tenant", report["tenant"] + _others(report)),
+        ("Ready", Text("yes", "green") if report.get("ready") else Text("no; `coreplane doctor` says why", "bold red")),
+        *_replica(report.get("replica") or {}),
+    ]
     for name, value in report.items():
-        if name in DRAWN:
-            continue
-        head += _facts(name, value)
+        head += [] if name in DRAWN else _facts(name, value)
     if "shards" in report:
         head.append(("Shards", _shards(report["shards"])))
     head.append(("Settings", _phases(report["phases"])))
-    parts: list[RenderableType] = [tables.facts(head)]
+    parts: list[RenderableType] = [Facts(head)]
     targets = report.get("targets") or ()
     if targets:
         parts += ["", targets_table(targets, time.time())]
     return parts
 
 
+def _others(report: Json) -> str:
+    others = [tenant for tenant in report.get("tenants") or () if tenant != report["tenant"]]
+    return f" (also: {', '.join(others)})" if others else ""
+
+
+def _replica(replica: Mapping[str, Any]) -> list[tuple[str, str | Text]]:
+    lag = replica.get("lag")
+    behind = "the log doesn't answer" if lag is None else f"{lag} behind" if lag else "nothing behind"
+    facts: list[tuple[str, str | Text]] = [("Log", f"revision {replica.get('position', '-')}, {behind}")]
+    return facts + ([("Stopped", Text(str(replica["stopped"]), "bold red"))] if replica.get("stopped") else [])
+
+
 def targets_table(targets: Iterable[Json], now: float) -> RenderableType:
     """The targets, up or down since when, and why."""
-    return tables.rows(
+    return Rows(
         ["TARGET", "STATE", "SINCE", "SETTINGS", "QUEUED", "MESSAGE"], (_target(target, now) for target in targets)
     )
 
@@ -74,7 +91,7 @@ def target_name(target: Json) -> str:
 
 def target_trouble(target: Json) -> str:
     """`Unreachable: connection refused`, nothing while it is up."""
-    return ": ".join(str(target[part]) for part in ("reason", "message") if target.get(part))
+    return trouble(target.get("reason"), target.get("message"), target.get("tenant"))
 
 
 def _target(target: Json, now: float) -> list[str | Text]:
@@ -91,7 +108,7 @@ def _facts(name: str, value: Any) -> list[tuple[str, str | Text]]:
     if isinstance(value, Mapping):
         return [(f"{title} {key.replace('_', ' ')}", _plain(inner)) for key, inner in value.items()]
     if isinstance(value, list):
-        return [(title, ", ".join(tables.compact(inner) for inner in value) or "-")]
+        return [(title, ", ".join(compact(inner) for inner in value) or "-")]
     return [(title, _plain(value))]
 
 
@@ -99,7 +116,7 @@ def _plain(value: Any) -> str:
     return (
         {True: "yes", False: "no", None: "-"}.get(value, "")
         if value is None or isinstance(value, bool)
-        else tables.compact(value)
+        else compact(value)
     )
 
 
@@ -107,7 +124,7 @@ def _shards(shards: Any) -> str:
     if isinstance(shards, list):
         numbers = sorted(shard if isinstance(shard, int) else shard.get("shard", -1) for shard in shards)
         return f"{len(numbers)} owned ({ranges(numbers)})" if numbers else "none owned"
-    return tables.compact(shards)
+    return compact(shards)
 
 
 def ranges(numbers: list[int]) -> str:

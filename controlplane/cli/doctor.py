@@ -12,10 +12,11 @@ import typer
 from rich.text import Text
 
 from controlplane.app import accept_log_loss, examine_log, rebuild_projection
-from controlplane.cli import configuration, findings, printing, session, starting, tables, upfile
+from controlplane.cli import configuration, findings, printing, session, starting, upfile
 from controlplane.cli.failure import Ended, ExitCode, Failure
 from controlplane.cli.findings import BAD, GOOD, Finding
 from controlplane.cli.printing import Format, Output
+from controlplane.cli.rows import Facts, Rows
 from controlplane.cli.session import DEFAULT_DATA, Data
 from controlplane.client.errors import ApiError, ClientError, DaemonUnreachable
 from controlplane.client.http import CoreplaneClient
@@ -104,11 +105,11 @@ def _examine_log(config_file: Path | None, url: str | None, data: Path) -> list[
 
 def _show(found: list[Finding]) -> None:
     body = [(MARKS[finding.state], finding.check, finding.message) for finding in found]
-    printing.show(tables.rows(["", "CHECK", "FINDING"], body))
+    printing.show(Rows(["", "CHECK", "FINDING"], body))
     advised = [finding for finding in found if finding.advice]
     if advised:
         printing.show("", Text("What to do", "bold"))
-        printing.show(*(Text(f"  {finding.check}: {finding.advice}") for finding in advised))
+        printing.show(Facts((f"  {finding.check}", finding.advice) for finding in advised))
 
 
 def _stopped(config_file: Path | None, data: Path) -> Config:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from controlplane.cli import arguments, printing, session, tables
+from controlplane.cli import arguments, printing, session
+from controlplane.cli.event_lines import EventLine
 from controlplane.cli.failure import Failure
 from controlplane.cli.options import Since, Until
 from controlplane.cli.printing import Format, Output
@@ -28,9 +29,15 @@ def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as they happen, until Ctrl-C.")] = False,
     service: Annotated[str | None, typer.Option("--service", help="Only events of this service.")] = None,
     event_type: Annotated[
-        EventType | None, typer.Option("--type", metavar="EVENT_TYPE", help="Only this type, for example Converged.")
+        EventType | None,
+        typer.Option(
+            "--type", metavar="EVENT_TYPE", case_sensitive=False, help="Only this type, for example Converged."
+        ),
     ] = None,
-    status: Annotated[EventStatus | None, typer.Option("--status", help="Only effects with this outcome.")] = None,
+    status: Annotated[
+        EventStatus | None,
+        typer.Option("--status", metavar="STATUS", case_sensitive=False, help=f"One of {', '.join(EventStatus)}."),
+    ] = None,
     text: Annotated[str | None, typer.Option("--text", help="Only events that contain this text.")] = None,
     since: Since = None,
     until: Until = None,
@@ -76,7 +83,7 @@ def _show(found: list[Json], output: Format) -> None:
     elif not found:
         printing.stderr().print("no events")
     else:
-        printing.show_lines(tables.event_line(event, date=True) for event in found)
+        printing.show(*(EventLine(event) for event in found))
 
 
 async def _follow(client: CoreplaneClient, filters: dict[str, str | None], output: Format) -> None:
@@ -97,7 +104,7 @@ def _print(event: Json, output: Format) -> None:
     elif output is Format.YAML:
         sys.stdout.write("---\n" + printing.rendered(event, output))
     else:
-        printing.show_lines([tables.event_line(event)])
+        printing.show(EventLine(event))
     sys.stdout.flush()
 
 

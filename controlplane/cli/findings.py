@@ -23,9 +23,12 @@ PART_ADVICE = {
 REASON_ADVICE = {
     "Unreachable": "start the server, or correct the target's url; it is tried again by itself",
     "AuthenticationFailed": "correct the target's username or password reference",
-    "SecretNotFound": "set the environment variable or file it names, for the daemon, and start it again",
+    "SecretNotFound": "set the environment variable or make the file it names, where the daemon runs",
+    "TargetNotFound": "declare that target, or correct `target` in the settings that name it",
+    "Conflict": "retire one of the two, or have it name another object",
+    "NoPermission": "give the target's user the permission it names",
 }
-STALLED_ADVICE = "`coreplane describe {}` says which field or permission it waits for"
+STALLED_ADVICE = "correct the declaration and apply it again; `coreplane describe {}` shows all of it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,12 @@ def of_stalled(stalled: list[Json]) -> Iterator[Finding]:
         yield Finding("settings", GOOD, "none is stalled")
     for setting in stalled:
         name = f"{setting['setting_type']}/{setting['name']}"
-        yield Finding(name, BAD, tables.message_of(setting), STALLED_ADVICE.format(name))
+        yield Finding(name, BAD, tables.message_of(setting), _advice(setting, name))
+
+
+def _advice(setting: Json, name: str) -> str:
+    reasons = [c.get("reason") for c in (setting.get("status") or {}).get("conditions") or () if c["type"] == "Stalled"]
+    return REASON_ADVICE.get(str(next(iter(reasons), "")), STALLED_ADVICE.format(name))
 
 
 def _troubles(health: Json) -> list[Any]:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 import yaml
 from rich.console import Console, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from controlplane.cli.failure import Failure
+from controlplane.cli.rows import Facts
 from controlplane.client.errors import ApiError, ClientError, DaemonUnreachable
 
 PIPE_WIDTH = 10_000
@@ -55,13 +55,6 @@ def show(*parts: RenderableType) -> None:
         console.print(part, markup=False, crop=False)
 
 
-def show_lines(lines: Iterable[Text]) -> None:
-    """Lines that the terminal may fold but that stay one line in a pipe."""
-    console = stdout()
-    for line in lines:
-        console.print(line, soft_wrap=True)
-
-
 def show_data(data: Any, output: Format) -> None:
     """Print for machines."""
     sys.stdout.write(rendered(data, output))
@@ -93,12 +86,7 @@ def complain(error: Failure | ClientError) -> None:
     failure = error if isinstance(error, Failure) else failure_of(error)
     console.print(Text.assemble(("error: ", "bold red"), failure.message), soft_wrap=True)
     if failure.faults:
-        table = Table(box=None, show_header=False, pad_edge=True, padding=(0, 2, 0, 0))
-        table.add_column(no_wrap=True, style="cyan")
-        table.add_column(overflow="fold")
-        for place, message in failure.faults:
-            table.add_row(Text(f" {place}"), Text(message))
-        console.print(table)
+        console.print(Facts((f"  {place}", message) for place, message in failure.faults), crop=False)
     if failure.hint:
         console.print(Text.assemble(("hint: ", "bold"), failure.hint), soft_wrap=True)
 

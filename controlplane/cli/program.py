@@ -53,13 +53,19 @@ def root(
     url: Annotated[
         str | None,
         typer.Option(
-            "--url", envvar="COREPLANE_URL", help="The daemon; else the running `coreplane up`, else port 8470."
+            "--url",
+            metavar="URL",
+            envvar="COREPLANE_URL",
+            help="The daemon; else the running `coreplane up`, else port 8470.",
         ),
     ] = None,
     token: Annotated[
-        str | None, typer.Option("--token", envvar="COREPLANE_TOKEN", help="Bearer token.", show_envvar=True)
+        str | None,
+        typer.Option("--token", metavar="TOKEN", envvar="COREPLANE_TOKEN", help="Bearer token.", show_envvar=True),
     ] = None,
-    tenant: Annotated[str, typer.Option("--tenant", envvar="COREPLANE_TENANT", help="Tenant.")] = "default",
+    tenant: Annotated[
+        str, typer.Option("--tenant", metavar="TENANT", envvar="COREPLANE_TENANT", help="Tenant.")
+    ] = "default",
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a bug.")] = False,
 ) -> None:
     """Declare the settings of your core services; Coreplane keeps the backends there.

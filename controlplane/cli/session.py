@@ -26,7 +26,10 @@ ATTEMPTS = 3
 T = TypeVar("T")
 
 Data = Annotated[
-    Path, typer.Option("--data", envvar="COREPLANE_DATA", help="Directory of the log, the projection and the backends.")
+    Path,
+    typer.Option(
+        "--data", metavar="DIR", envvar="COREPLANE_DATA", help="Directory of the log, the projection and the backends."
+    ),
 ]
 
 

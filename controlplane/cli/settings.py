@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from typing import Annotated, Any
 
@@ -10,11 +11,14 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from controlplane.cli import arguments, printing, session, tables, waiting
+from controlplane.cli.event_lines import EventLine
 from controlplane.cli.failure import ExitCode, Failure
 from controlplane.cli.options import At, FirstReference, Labels, NameReference, Timeout
 from controlplane.cli.printing import Format, Output
+from controlplane.cli.rows import Facts
 from controlplane.cli.session import complete_name, complete_type
 from controlplane.client.http import CoreplaneClient
+from schemas.names import SERVICES
 from schemas.setting import Phase
 
 Json = dict[str, Any]
@@ -34,7 +38,9 @@ def get(
     *,
     label: Labels = [],  # noqa: B006 - Typer copies it
     service: Annotated[str | None, typer.Option("--service", help="Only settings of this service.")] = None,
-    phase: Annotated[Phase | None, typer.Option("--phase", help="Only settings in this phase.")] = None,
+    phase: Annotated[
+        Phase | None, typer.Option("--phase", case_sensitive=False, metavar="PHASE", help=f"One of {', '.join(Phase)}.")
+    ] = None,
     text: Annotated[str | None, typer.Option("--text", help="Only settings that contain this text.")] = None,
     at: At = None,
     output: Output = Format.TABLE,
@@ -49,6 +55,8 @@ def get(
         found = session.run(context, lambda client: _one(client, setting_type, name, at))
         if printing.is_for_machines(output):
             printing.show_data(found, output)
+        elif at is not None:
+            printing.show(tables.past_table([found]), Text("-o yaml shows what was declared", "dim"))
         else:
             printing.show(tables.settings_table([found], time.time(), wide=output is Format.WIDE))
         return
@@ -82,7 +90,15 @@ async def _one(client: CoreplaneClient, first: str, second: str | None, at: str 
 
 
 async def _all(client: CoreplaneClient, filters: dict[str, Any]) -> list[Json]:
-    return [setting async for setting in client.list_settings(**filters)]
+    found = [setting async for setting in client.list_settings(**filters)]
+    kind = filters["setting_type"]
+    if not found and kind is not None:
+        known = [item["type"] for item in (await client.schemas())["items"] if "." in item["type"]]
+        if kind not in known:
+            near = difflib.get_close_matches(kind, [*known, *SERVICES], n=3)
+            msg = f"there is no type {kind!r}"
+            raise Failure(msg, hint=f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(known)}")
+    return found
 
 
 def describe(
@@ -126,13 +142,13 @@ def _description(setting: Json, events: list[Json], now: float) -> list[Renderab
     if status.get("next_at"):
         head.append(("Next look", str(status["next_at"])))
     value = printing.rendered(setting.get("value"), Format.YAML)
-    parts: list[RenderableType] = [tables.facts(head), "", Text("Value", "bold"), Text(_indented(value))]
+    parts: list[RenderableType] = [Facts(head), "", Text("Value", "bold"), Text(_indented(value))]
     if status.get("conditions"):
         parts += [tables.conditions_table(status["conditions"], now), ""]
     if status.get("drift"):
         parts += [Text("Drift", "bold"), tables.drift_table(status["drift"]), ""]
     parts.append(Text("Last events" if events else "No events yet", "bold"))
-    parts += [tables.event_line(event, date=True) for event in events]
+    parts += [EventLine(event, about=False) for event in events]
     return parts
 
 
@@ -232,6 +248,8 @@ def export(context: typer.Context, *, label: Labels = [], output: Output = Forma
     $ coreplane export -l team=shop > shop.yaml
     """
     declarations = session.run(context, lambda client: client.export(labels=arguments.labels(label)))
+    if not declarations:
+        printing.stderr().print("no settings")
     typer.echo(printing.documents(declarations, output), nl=False)
 
 

@@ -1,16 +1,17 @@
-"""Settings, events and statuses as text and rows. Pure: `now` comes in as an argument, printing is elsewhere."""
+"""Settings and statuses as text and rows. Pure: `now` comes in as an argument, printing is elsewhere."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
 from controlplane.cli.arguments import reference_of
+from controlplane.cli.event_lines import when
+from controlplane.cli.rows import Rows
+from controlplane.cli.wording import compact, differences, shortened, trouble
 from schemas.names import parse_timestamp
 
 Json = Mapping[str, Any]
@@ -25,45 +26,17 @@ PHASE_STYLES = {
     "Unknown": "yellow",
     "Paused": "dim",
 }
-STATUS_STYLES = {"started": "cyan", "succeeded": "green", "failed": "bold red", "unknown": "yellow"}
 OUTCOME_STYLES = {"created": "green", "updated": "cyan", "unchanged": "dim", "retired": "magenta"}
+CHANGED = 3
+"""So many changed paths of a revision are named."""
 OUTCOMES = ("created", "updated", "unchanged", "retired")
-GIST_CHARS = 160
-SUBJECT_CHARS = 28
-"""Wide enough for most `type/name`s to stand in a column."""
 
 
-def rows(columns: Sequence[str], body: Iterable[Sequence[str | Text]]) -> Table:
-    """A table without lines; only the last column is folded when the terminal is narrow."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns[:-1]:
-        table.add_column(column, no_wrap=True)
-    table.add_column(columns[-1], overflow="fold")
-    for row in body:
-        table.add_row(*(_plain(cell) for cell in row))
-    return table
-
-
-def facts(pairs: Iterable[tuple[str, str | Text]]) -> Table:
-    """Name and value, line by line."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(overflow="fold")
-    for name, value in pairs:
-        table.add_row(name, _plain(value))
-    return table
-
-
-def _plain(cell: str | Text) -> Text:
-    """A cell as it is: what comes from the daemon is never taken for markup."""
-    return cell if isinstance(cell, Text) else Text(cell)
-
-
-def settings_table(settings: Iterable[Json], now: float, *, wide: bool = False) -> Table:
+def settings_table(settings: Iterable[Json], now: float, *, wide: bool = False) -> Rows:
     """type, name, phase, generation, age, message; wide: also revision, external name, labels."""
     columns = ["TYPE", "NAME", "PHASE", "GEN", "AGE"]
     columns += ["REVISION", "EXTERNAL", "LABELS"] if wide else []
-    return rows([*columns, "MESSAGE"], (_setting_row(setting, now, wide=wide) for setting in settings))
+    return Rows([*columns, "MESSAGE"], (_setting_row(setting, now, wide=wide) for setting in settings))
 
 
 def _setting_row(setting: Json, now: float, *, wide: bool) -> list[str | Text]:
@@ -85,6 +58,24 @@ def phase_of(setting: Json) -> str:
     return str((setting.get("status") or {}).get("phase") or "Pending")
 
 
+def past_table(settings: Iterable[Json]) -> Rows:
+    """Settings as they were: what was declared is known, how far the world was isn't kept."""
+    return Rows(
+        ["TYPE", "NAME", "GEN", "REVISION", "UPDATED", "LABELS"],
+        (
+            (
+                s["setting_type"],
+                s["name"],
+                str(s.get("generation", "")),
+                str(s.get("revision", "")),
+                when(str(s.get("updated_at", "")))[:19],
+                pairs(s.get("labels") or {}),
+            )
+            for s in settings
+        ),
+    )
+
+
 def phase_text(phase: str) -> Text:
     """The phase in its colour."""
     return Text(phase, PHASE_STYLES.get(phase, ""))
@@ -103,7 +94,8 @@ def message_of(setting: Json) -> str:
     for kind, bad in (("Stalled", "True"), ("Drifted", "True"), ("Ready", "False"), ("Ready", "Unknown")):
         condition = conditions.get(kind)
         if condition is not None and condition["status"] == bad:
-            return ": ".join(part for part in (condition.get("reason"), condition.get("message")) if part)
+            told = differences(status.get("drift") or ()) if kind == "Drifted" else ""
+            return trouble(condition.get("reason"), told or condition.get("message"), setting.get("tenant"))
     return ""
 
 
@@ -112,9 +104,9 @@ def counted(words: Iterable[str]) -> str:
     return ", ".join(f"{count} {word}" for word, count in Counter(words).most_common())
 
 
-def results_table(results: Iterable[Json]) -> Table:
+def results_table(results: Iterable[Json]) -> Rows:
     """What an apply did to each setting."""
-    return rows(
+    return Rows(
         ["SETTING", "OUTCOME", "GEN"],
         (
             (
@@ -134,9 +126,9 @@ def results_line(results: Sequence[Json]) -> str:
     return ", ".join(f"{found[word]} {word}" for word in words if found[word]) or "nothing to do"
 
 
-def conditions_table(conditions: Iterable[Json], now: float) -> Table:
+def conditions_table(conditions: Iterable[Json], now: float) -> Rows:
     """Conditions with how long they have been so."""
-    return rows(
+    return Rows(
         ["CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE"],
         (
             (c["type"], c["status"], c.get("reason", ""), age(c.get("since"), now), c.get("message") or "")
@@ -145,85 +137,44 @@ def conditions_table(conditions: Iterable[Json], now: float) -> Table:
     )
 
 
-def drift_table(drift: Iterable[Json]) -> Table:
+def drift_table(drift: Iterable[Json]) -> Rows:
     """Path, desired and observed value of every difference."""
-    return rows(
+    return Rows(
         ["PATH", "DESIRED", "OBSERVED"],
         ((d["path"], compact(d.get("desired")), compact(d.get("observed"))) for d in drift),
     )
 
 
-def history_table(revisions: Iterable[Json]) -> Table:
-    """Revisions, who made them and what they changed."""
-    return rows(
-        ["REVISION", "GEN", "AT", "ACTOR", "OP", "REASON", "CHANGED"],
+def history_table(revisions: Sequence[Json]) -> Rows:
+    """Revisions, newest first: who made them, what they changed, and why."""
+    older = [*revisions[1:], None]
+    return Rows(
+        ["REVISION", "GEN", "AT", "ACTOR", "OP", "CHANGED", "REASON"],
         (
             (
                 str(r["revision"]),
                 str(r.get("generation", "")),
-                clock(r["at"], date=True),
+                when(r["at"])[:19],
                 str(r.get("actor") or ""),
                 str(r.get("op") or ""),
+                _changed(r, before),
                 str(r.get("reason") or ""),
-                " ".join(r.get("changed") or ()),
             )
-            for r in revisions
+            for r, before in zip(revisions, older, strict=True)
         ),
     )
 
 
-def event_line(event: Json, *, date: bool = False) -> Text:
-    """One event in one line: when, what, about which setting, and the gist of its details."""
-    status = str(event.get("status") or "info")
-    return Text.assemble(
-        (clock(str(event["timestamp"]), date=date), "dim"),
-        "  ",
-        (f"{event['event_type']:<18}", STATUS_STYLES.get(status, "")),
-        "  ",
-        (f"{_about(event):<{SUBJECT_CHARS}}", "bold"),
-        "  ",
-        gist(event),
-    )
-
-
-def _about(event: Json) -> str:
-    return reference_of(event["setting"]) if event.get("setting") else str(event.get("service_name") or "")
-
-
-def gist(event: Json) -> str:
-    """The details in one line: what was done, then the rest as key=value."""
-    details = dict(event.get("details") or {})
-    drift = details.pop("drift", None)
-    words = [
-        f"{d.get('path')}: desired {compact(d.get('desired'))}, observed {compact(d.get('observed'))}"
-        for d in drift or ()
-    ]
-    words += [
-        str(details.pop(name)) for name in ("step", "operation", "target", "reason", "message") if details.get(name)
-    ]
-    words += [f"{name}={compact(value)}" for name, value in details.items() if value not in (None, "", [], {})]
-    if event.get("actor") and event.get("event_type", "").startswith("Setting"):
-        words.append(f"by {event['actor']}")
-    text = " · ".join(words)
-    return text if len(text) <= GIST_CHARS else text[: GIST_CHARS - 1] + "…"
-
-
-def compact(value: Any) -> str:
-    """A JSON value in as few characters as people can read."""
-    if value is None:
-        return "absent"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+def _changed(revision: Json, before: Json | None) -> str:
+    """What a revision changed; a first declaration changes everything, which needs no list."""
+    if revision.get("op") == "declare" and (before is None or before.get("op") == "forget"):
+        return "new"
+    return shortened(revision.get("changed") or (), CHANGED)
 
 
 def pairs(labels: Mapping[str, Any]) -> str:
     """`a=1 b=2`"""
     return " ".join(f"{key}={value}" for key, value in sorted(labels.items()))
-
-
-def clock(at: str, *, date: bool = False) -> str:
-    """`12:00:00.123` of an RFC 3339 text, in UTC as it stands; with the date when asked for."""
-    day, _, time = at.removesuffix("Z").partition("T")
-    return f"{day} {time[:8]}" if date else time[:12]
 
 
 def age(since: str | None, now: float) -> str:

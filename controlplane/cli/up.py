@@ -24,6 +24,7 @@ from rich.text import Text
 from controlplane import devstack
 from controlplane.cli import applying, configuration, daemon, detached, documents, printing, tables, upfile, waiting
 from controlplane.cli.failure import Failure
+from controlplane.cli.rows import Facts
 from controlplane.cli.session import DEFAULT_DATA, Data, actor
 from controlplane.cli.steps import Steps
 from controlplane.client.http import CoreplaneClient
@@ -38,6 +39,8 @@ Json = dict[str, Any]
 
 PORT = 8470
 CONVERGE_S = 60.0
+IDLE_S = 5.0
+"""When nothing has changed for so long, the person is told how it stands instead of being kept waiting."""
 LOG_NAME = "coreplane.log"
 EXAMPLE = Path(devstack.__file__).parent / "example" / "shop.yaml"
 NEXT = (
@@ -73,24 +76,37 @@ def up(
     *,
     data: Data = DEFAULT_DATA,
     port: Annotated[
-        int | None, typer.Option("--port", min=0, max=65_535, help="Of the daemon; else 8470, or a free one.")
+        int | None,
+        typer.Option(
+            "--port", metavar="PORT", min=0, max=65_535, help=f"The daemon's; without it {PORT}, or a free one."
+        ),
     ] = None,
     services: Annotated[
-        str | None, typer.Option("--services", metavar="A,B", help="Only backends of these services.")
+        str | None, typer.Option("--services", metavar="A,B", help="Start the backends of these services only.")
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is ready; `down` stops it.")] = False,
-    no_example: Annotated[bool, typer.Option("--no-example", help="Declare the targets only.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when it is ready; `coreplane down` stops it.")
+    ] = False,
+    no_example: Annotated[bool, typer.Option("--no-example", help="Declare the targets, but not the example.")] = False,
     log: Annotated[
         str | None,
         typer.Option(
-            "--log", metavar="URL", help="Of the log: kafka://HOST:PORT, or `kafka` to start one; else a file in DATA."
+            "--log",
+            metavar="URL",
+            help="kafka://HOST:PORT, or `kafka` to start one here; without it a file in the data directory.",
         ),
     ] = None,
     projection: Annotated[
-        str | None, typer.Option("--projection", metavar="URL", help="Of the projection; else a file in DATA.")
+        str | None,
+        typer.Option(
+            "--projection", metavar="URL", help="Where events are searched; without it a file beside the log."
+        ),
     ] = None,
 ) -> None:
-    """Find or install backends, start them and the daemon, apply an example. Ctrl-C stops it all; the data stays.
+    """Start backends and daemon on this machine and apply an example. Ctrl-C stops it all; what was declared stays.
+
+    Backends are found on PATH, or installed, or downloaded when that takes root. The next `up` on the same data directory
+    goes on where this one ended; two of them with different directories get along.
 
     $ coreplane up
 
@@ -186,13 +202,13 @@ async def _greet(url: str, data: Path, ending: str) -> None:
         declared = [setting async for setting in client.list_settings()]
         watch = waiting.Watch({f"{s['setting_type']}/{s['name']}": s["generation"] for s in declared})
         with waiting.Progress() as progress:
-            in_time = await waiting.settle(client, watch, CONVERGE_S, progress)
+            in_time = await waiting.settle(client, watch, CONVERGE_S, progress, idle_s=IDLE_S)
         final = [setting async for setting in client.list_settings()]
     printing.show(tables.settings_table(final, time.time()), "")
     try:
-        waiting.conclude(watch, in_time=in_time, wait_s=CONVERGE_S)
+        waiting.conclude(watch, in_time=in_time, wait_s=IDLE_S)
     except Failure as exc:
         printing.complain(exc)  # the daemon is up all the same, and keeps trying
     facts: list[tuple[str, str | Text]] = [("API", url), ("Dashboard", f"{url}/"), ("Data", str(data))]
-    printing.show(tables.facts([*facts, ("Log", str(data / LOG_NAME))]), "")
-    printing.show(tables.facts(NEXT), "", Text(ending, "dim"))
+    printing.show(Facts([*facts, ("Log", str(data / LOG_NAME))]), "")
+    printing.show(Facts(NEXT), "", Text(ending, "dim"))

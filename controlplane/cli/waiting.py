@@ -2,8 +2,8 @@
 
 Each look asks the daemon for what isn't settled yet: one by one while that is few, by listing their types when it is
 many. A setting is *done* when the generation that was declared is Ready (or Paused: then nothing will be done), and
-*stuck* when it Stalled at that generation. A stalled setting may go on when something else is mended, so it is looked
-at until the others are done too.
+*stuck* when it Stalled at that generation, or drifted where drift is only reported. A stalled setting may go on when
+something else is mended, so it is looked at until the others are done too.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from controlplane.cli import printing, tables
 from controlplane.cli.failure import ExitCode, Failure
+from controlplane.cli.rows import Rows
 from controlplane.client.errors import ApiError
 from controlplane.client.http import CoreplaneClient
 
@@ -62,19 +63,35 @@ def verdict(setting: Json | None, generation: int) -> str:
         return "stuck"
     if generation == GONE:
         return "waiting"
+    if phase == "Drifted" and observed >= generation and (setting.get("policy") or {}).get("drift") == "report":
+        return "stuck"  # nobody will bring it back
     return "done" if phase == "Paused" or (phase == "Ready" and observed >= generation) else "waiting"
 
 
-async def settle(client: CoreplaneClient, watch: Watch, timeout_s: float, seen: Callable[[Watch], None]) -> bool:
-    """Look until nothing is waiting; False when `timeout_s` is over first. `seen` is called after every look."""
+async def settle(
+    client: CoreplaneClient,
+    watch: Watch,
+    timeout_s: float,
+    seen: Callable[[Watch], None],
+    *,
+    idle_s: float | None = None,
+) -> bool:
+    """Look until nothing is waiting; False when `timeout_s` is over first. `seen` is called after every look.
+
+    `idle_s`: also False when nothing has changed for so long. What waits then waits for a person.
+    """
     end = time.monotonic() + timeout_s
     pause_s = LOOK_S
+    states: list[str] = []
+    changed_at = time.monotonic()
     while True:
         await _look(client, watch)
         seen(watch)
         if not watch.having("waiting"):
             return True
-        left_s = end - time.monotonic()
+        before, states = states, [_state(watch, reference) for reference in watch.wanted]
+        changed_at = changed_at if states == before else time.monotonic()
+        left_s = min(end, changed_at + (timeout_s if idle_s is None else idle_s)) - time.monotonic()
         if left_s <= 0:
             return False
         await asyncio.sleep(min(pause_s, left_s))
@@ -143,7 +160,7 @@ class Progress:
                 yield Text(f"{reference}  {told}")
 
 
-def picture(watch: Watch) -> Table:
+def picture(watch: Watch) -> RenderableType:
     """At most SHOWN settings, those that aren't done first, under a line that counts all."""
     order = {"stuck": 0, "waiting": 1, "done": 2}
     references = sorted(watch.wanted, key=lambda reference: order[watch.verdict(reference)])
@@ -153,10 +170,8 @@ def picture(watch: Watch) -> Table:
     ]
     if len(references) > SHOWN:
         body.append((f"… {len(references) - SHOWN} more", Text(""), ""))
-    table = tables.rows(["SETTING", "PHASE", "MESSAGE"], body)
-    table.title = f"{len(watch.having('done'))} of {len(references)} as declared"
-    table.title_justify = "left"
-    return table
+    title = Text(f"{len(watch.having('done'))} of {len(references)} as declared", "bold")
+    return Group(title, Rows(["SETTING", "PHASE", "MESSAGE"], body))
 
 
 def _phase(watch: Watch, reference: str) -> str:
@@ -192,9 +207,9 @@ def conclude(watch: Watch, *, in_time: bool, wait_s: float) -> None:
     """Nothing when all is as declared, else a Failure that names which isn't and why."""
     stuck, late = watch.having("stuck"), watch.having("waiting")
     if stuck:
-        msg = f"{_number(stuck)} stalled" + (f", {_number(late)} not done yet" if late else "")
+        msg = f"{_number(stuck)} can't go on" + (f", {_number(late)} not done yet" if late else "")
         hint = f"coreplane describe {stuck[0].replace('/', ' ')}"
-        raise Failure(msg, faults=tuple((ref, _message(watch, ref)) for ref in stuck), hint=hint)
+        raise Failure(msg, faults=tuple((ref, _state(watch, ref)) for ref in (stuck + late)[:SHOWN]), hint=hint)
     if not in_time:
         msg = f"{_number(late)} not done after {wait_s:g} s"
         faults = tuple((reference, _state(watch, reference)) for reference in late[:SHOWN])

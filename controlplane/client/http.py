@@ -30,6 +30,8 @@ PAGE = 500
 WAIT_S = 30.0
 OPERATION_S = 60.0
 """Longest time the daemon gives an operation."""
+PLAN_S = 60.0
+"""Longest time the daemon waits for all the backends of a plan, which are asked at the same time."""
 
 
 class CoreplaneClient:
@@ -170,13 +172,47 @@ class CoreplaneClient:
         idempotency_key: str | None = None,
     ) -> Json:
         """Declare many at once, all or none → `{revision, results: [{setting, outcome, generation}]}`.
-        `prune`: labels; settings that carry all of them and aren't among these are retired.
+        `prune`: labels; settings that carry all of them and aren't among these are retired. `plan`: the id of the plan of
+        the same settings; when the world has moved since, nothing is stored (409 PlanStale).
         """
-        body: Json = {"settings": [dict(declaration) for declaration in settings]}
-        body |= {"prune": {"labels": dict(prune)}} if prune else {}
-        body |= {"reason": reason} if reason else {}
+        body = _document(settings, prune) | ({"reason": reason} if reason else {})
         query = {"plan": plan, "allow_prune": allow_prune or None, "dry_run": dry_run or None}
         return await self._write("POST", f"{self._root}/apply", body, query, _key(idempotency_key))
+
+    async def plan(
+        self,
+        settings: Sequence[Mapping[str, Any]],
+        *,
+        prune: Mapping[str, str] | None = None,
+        allow_prune: bool = False,
+    ) -> Json:
+        """What `apply` of the same would do, in the backends too → `{plan_id, results, steps, unchanged, unknown,
+        refused}`. Nothing is done; `apply(…, plan=plan_id)` does exactly this, or refuses (409 PlanStale).
+        """
+        body = _document(settings, prune)
+        path, query = f"{self._root}/plan", {"allow_prune": allow_prune or None}
+        return dict((await self._transport.call(Request("POST", path, query, body, extra_time_s=PLAN_S))).body)
+
+    async def rollback(
+        self,
+        to: int | str,
+        *,
+        settings: Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        reason: str | None = None,
+        dry_run: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Json:
+        """Declare again what was declared at `to` (a revision of the log, or a time), all or none → as `apply`.
+        `settings`: `type/name` each; without them, and without `labels`, all there are or were are meant.
+        `dry_run`: → `{results: [{setting, outcome, changed}]}`, nothing stored.
+        """
+        body: Json = {"to": to}
+        body |= {"settings": list(settings)} if settings else {}
+        body |= {"labels": dict(labels)} if labels else {}
+        body |= {"reason": reason} if reason else {}
+        query = {"dry_run": dry_run or None}
+        return await self._write("POST", f"{self._root}/rollback", body, query, _key(idempotency_key))
 
     async def export(self, *, labels: Mapping[str, str] | None = None) -> list[Json]:
         """Declarations of what is declared, fit for `apply`."""
@@ -276,7 +312,8 @@ class CoreplaneClient:
     async def _write(
         self, method: str, path: str, body: Mapping[str, Any] | None, query: Json, headers: dict[str, str]
     ) -> Json:
-        request = Request(method, path, query, body, headers, extra_time_s=query.get("timeout") or 0.0)
+        extra_s = PLAN_S if query.get("plan") else query.get("timeout") or 0.0  # with a plan's id it is planned again
+        request = Request(method, path, query, body, headers, extra_time_s=extra_s)
         return dict((await self._transport.call(request)).body or {})
 
     async def _pages(self, path: str, query: Json) -> AsyncIterator[Json]:
@@ -295,6 +332,11 @@ def _items(body: Any, name: str) -> list[Json]:
     if isinstance(body, dict):
         body = body.get(name, body.get("items", []))
     return list(body or [])
+
+
+def _document(settings: Sequence[Mapping[str, Any]], prune: Mapping[str, str] | None) -> Json:
+    body: Json = {"settings": [dict(declaration) for declaration in settings]}
+    return body | ({"prune": {"labels": dict(prune)}} if prune else {})
 
 
 def _key(given: str | None) -> dict[str, str]:

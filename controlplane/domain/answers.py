@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from controlplane.domain.errors import Fault, Reason, Refused
@@ -72,13 +73,16 @@ def select(entries: Iterable[Entry], statuses: Mapping[str, KeyStatus] | Any, ch
     return sorted(found, key=lambda entry: entry.key)
 
 
-def page(entries: list[Entry], after: str, limit: int) -> tuple[list[Entry], str | None]:
-    """Up to `limit` entries whose key is above `after`, and the key to go on after (None: that was all).
+def page(
+    entries: Iterable[Entry], statuses: Mapping[str, KeyStatus] | Any, chosen: Selection, *, after: str, limit: int
+) -> tuple[list[Entry], str | None]:
+    """Up to `limit` of the entries chosen whose key is above `after`, and the key to go on after (None: that was all).
 
     Cursors are keys, so a page never repeats or misses a setting that stays, whatever else comes and goes.
     """
-    rest = [entry for entry in entries if entry.key > after]
-    return rest[:limit], rest[limit - 1].key if len(rest) > limit else None
+    rest = sorted((entry for entry in entries if entry.key > after), key=lambda entry: entry.key)
+    found = list(islice((entry for entry in rest if _matches(entry, statuses, chosen)), limit + 1))
+    return found[:limit], found[limit - 1].key if len(found) > limit else None
 
 
 def runs(offsets: Sequence[int], gap: int = 16) -> list[tuple[int, int]]:

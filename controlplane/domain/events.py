@@ -81,5 +81,12 @@ def transitions(before: KeyStatus, after: KeyStatus) -> Iterator[Fact]:
                 EventType.STALLED, {"reason": stalled.reason, "message": stalled.message}, status=EventStatus.FAILED
             )
     newly = after.converged_generation != before.converged_generation
-    if after.holds("Ready") and (newly or not before.holds("Ready")):
+    if after.holds("Ready") and (newly or not (before.holds("Ready") or _merely_unanswered(before))):
         yield Fact(EventType.CONVERGED, {"external": after.external}, status=EventStatus.SUCCEEDED)
+
+
+def _merely_unanswered(status: KeyStatus) -> bool:
+    """True when it was Ready before its target went away: that is as it was is no news, and a target may have many keys."""
+    ready = status.condition("Ready")
+    unwell = any(status.holds(kind) for kind in ("Reconciling", "Stalled", "Drifted"))
+    return ready is not None and ready.status == "Unknown" and not unwell and status.unknown_since is None

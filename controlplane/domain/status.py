@@ -45,7 +45,7 @@ class LastAction(NamedTuple):
     attempt: int
 
 
-_PartT = TypeVar("_PartT", Condition, Intent, LastAction)
+_PartT = TypeVar("_PartT", Intent, LastAction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,10 @@ class KeyStatus:
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of the type, if it was ever set."""
-        return next((c for c in self.conditions if c.type == kind), None)
+        for condition in self.conditions:
+            if condition.type == kind:
+                return condition
+        return None
 
     def holds(self, kind: str) -> bool:
         """True when the condition is "True"."""
@@ -82,17 +85,20 @@ class KeyStatus:
     @property
     def phase(self) -> Phase:
         """One word for people; the first that applies."""
+        if self.paused:
+            return Phase.PAUSED
+        if self.holds("Stalled"):
+            return Phase.STALLED
+        if self.retiring:
+            return Phase.RETIRING
         ready = self.condition("Ready")
-        ladder = (
-            (self.paused, Phase.PAUSED),
-            (self.holds("Stalled"), Phase.STALLED),
-            (self.retiring, Phase.RETIRING),
-            (self.unknown_since is not None or (ready is not None and ready.status == "Unknown"), Phase.UNKNOWN),
-            (self.holds("Drifted"), Phase.DRIFTED),
-            (self.holds("Reconciling"), Phase.RECONCILING),
-            (self.holds("Ready"), Phase.READY),
-        )
-        return next((phase for applies, phase in ladder if applies), Phase.PENDING)
+        if self.unknown_since is not None or (ready is not None and ready.status == "Unknown"):
+            return Phase.UNKNOWN
+        if self.holds("Drifted"):
+            return Phase.DRIFTED
+        if self.holds("Reconciling"):
+            return Phase.RECONCILING
+        return Phase.READY if self.holds("Ready") else Phase.PENDING
 
 
 def conditioned(status: KeyStatus, now: float, **conditions: tuple[str, str, str]) -> KeyStatus:
@@ -229,7 +235,9 @@ def from_wire(record: Mapping[str, Any]) -> KeyStatus:
         revision=record["revision"],
         observed_generation=record["observed_generation"],
         converged_generation=record.get("converged_generation", 0),
-        conditions=tuple(_known(Condition, c) for c in record["conditions"]),
+        conditions=tuple(
+            Condition(c["type"], c["status"], c["reason"], c["message"], c["since"]) for c in record["conditions"]
+        ),
         external=record.get("external"),
         drift=tuple((d["path"], d["desired"], d["observed"]) for d in record.get("drift", ())),
         last_action=_known(LastAction, action) if action else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -16,6 +16,27 @@ from schemas.setting import Declaration
 
 Change = dict[str, Any]
 Kinds = Mapping[str, type[BaseModel]]
+
+
+class Trial(NamedTuple):
+    """One setting before a change (None: absent) and as the change would leave it."""
+
+    before: Entry | None
+    after: Entry
+
+    @property
+    def key(self) -> str:
+        """The setting's key."""
+        return self.after.key
+
+    @property
+    def outcome(self) -> str:
+        """created, updated, unchanged or retired."""
+        if self.before is None:
+            return "created"
+        if self.after is self.before:
+            return "unchanged"
+        return "retired" if self.after.retiring else "updated"
 
 
 def declare(
@@ -63,18 +84,26 @@ def trial(state: State, change: Change, record: Mapping[str, Any]) -> Entry:
     return entry
 
 
-def trial_outcomes(state: State, changes: Sequence[Change], record: Mapping[str, Any]) -> list[ChangeOutcome]:
-    """What would become of the changes now. Raises `Refused`."""
+def trials(state: State, changes: Sequence[Change], record: Mapping[str, Any]) -> list[Trial]:
+    """What every declare and retire would leave now; nothing is stored. Raises `Refused`."""
     refusals = judge(state, changes)
     if refusals:
         raise refused(refusals)
-    outcomes = []
+    found = []
     for change in changes:
         before = state.entries.get(change["key"])
         after = applied(before, change, state.position, record)
         if after is not None:
-            outcomes.append(ChangeOutcome(after.key, _outcome(before, after), after.generation, after.revision))
-    return outcomes
+            found.append(Trial(before, after))
+    return found
+
+
+def trial_outcomes(state: State, changes: Sequence[Change], record: Mapping[str, Any]) -> list[ChangeOutcome]:
+    """What would become of the changes now. Raises `Refused`."""
+    return [
+        ChangeOutcome(one.key, one.outcome, one.after.generation, one.after.revision)
+        for one in trials(state, changes, record)
+    ]
 
 
 def prune_changes(
@@ -100,14 +129,6 @@ def invalid(faults: Sequence[Fault]) -> Refused:
     """The refusal of a document with faults."""
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     return Refused(Reason.INVALID, f"the declaration has {count}", faults)
-
-
-def _outcome(before: Entry | None, after: Entry) -> str:
-    if before is None:
-        return "created"
-    if after is before:
-        return "unchanged"
-    return "retired" if after.retiring else "updated"
 
 
 def _change(key: Key, declaration: Declaration, expected: int | None) -> Change:

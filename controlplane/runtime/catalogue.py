@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import structlog
 from pydantic import BaseModel, ValidationError
 
 from controlplane.domain.fold import Entry
 from controlplane.domain.validation import owned_value
 from reconcilers.contract import ExternalId, Kind, Service
 from schemas.names import Key, parse_key
+
+_log = structlog.get_logger()
 
 
 class TargetId(NamedTuple):
@@ -100,30 +103,40 @@ class Catalogue:
             return str(body.get("value", {}).get("target", "-"))
         try:
             return kind.target(kind.value.model_validate(owned_value(body)))
-        except ValidationError:
+        except Exception:  # noqa: BLE001 - `resolve` says what is wrong; here every key needs some target
             return str(body.get("value", {}).get("target", "-"))
 
     def _resolve(self, entry: Entry) -> Resolved | Unresolved:
         key = parse_key(entry.key)
-        target = self.target_of(key, entry.body)
         service = self.services.get(key.service)
         if service is None:
-            return Unresolved(entry, key, target, "UnknownService", f"this daemon doesn't serve {key.service}")
+            return self._unresolved(entry, key, "UnknownService", f"this daemon doesn't serve {key.service}")
         kind = self._kinds.get(key.setting_type)
         model = service.target if key.setting_type == service.target_type else (kind.value if kind else None)
         if model is None:
-            return Unresolved(entry, key, target, "UnknownType", f"this daemon doesn't know {key.setting_type}")
+            return self._unresolved(entry, key, "UnknownType", f"this daemon doesn't know {key.setting_type}")
         try:
             value = model.model_validate(owned_value(entry.body))
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_input=False)[0]
             path = "/".join(str(part) for part in first["loc"])
-            return Unresolved(entry, key, target, "InvalidValue", f"/{path}: {first['msg']}")
+            return self._unresolved(entry, key, "InvalidValue", f"/{path}: {first['msg']}")
+        try:
+            return self._understood(entry, key, kind, value)
+        except Exception as exc:  # noqa: BLE001 - a bug in the kind: it stalls this key, not all keys that come with it
+            _log.exception("kind failed", setting=entry.key)
+            return self._unresolved(entry, key, "InternalError", f"{key.setting_type}: {exc!r}")
+
+    def _unresolved(self, entry: Entry, key: Key, reason: str, message: str) -> Unresolved:
+        return Unresolved(entry, key, self.target_of(key, entry.body), reason, message)
+
+    def _understood(self, entry: Entry, key: Key, kind: Kind[Any, Any, Any] | None, value: Any) -> Resolved:
         explicit = entry.body.get("depends_on", ())
+        target = TargetId(key.tenant, key.service, key.name if kind is None else kind.target(value))
         if kind is None:
             external = ExternalId(key.setting_type, key.name)
             return Resolved(entry, key, target, None, value, external, None, tuple(explicit))
-        implied = (f"{service.target_type}/{target.target}", *kind.requires(value))
+        implied = (f"{key.service}.target/{target.target}", *kind.requires(value))
         requires = dict.fromkeys((*explicit, *implied))
         external = ExternalId(key.setting_type, kind.identify(key.name, value))
         return Resolved(entry, key, target, kind, value, external, kind.desired(key.name, value), tuple(requires))

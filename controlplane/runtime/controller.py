@@ -2,42 +2,49 @@
 
 Theory of operation. `own` says which shards this process should hold (all of them when it is alone). For each a keeper
 takes the shard, starts the loops of its targets, and starts over with a new incarnation when the shard is lost. The
-announcer and the statuses say which keys to look at; a loop is started when a target gets its first key and stopped when
+announcer and the statuses say which keys to look at; a loop is started when a target gets its first key and closed when
 it lost its last.
+
+Note [Not behind the predecessor]. Owner A acts on revision 7 of a setting and dies; B takes the shard while its own fold
+stands at 6 and puts the backend back. So a shard is worked on only when the fold has reached the end that the settings log
+had after the take: later revisions A can't have acted on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from controlplane.config import RuntimeConfig
+from controlplane.domain.errors import Refused
 from controlplane.domain.fold import Entry
 from controlplane.domain.sharding import shard_of
 from controlplane.domain.status import KeyStatus
 from controlplane.log.ports import Indeterminate, Journal, LogUnavailable
 from controlplane.runtime.announcer import Announcer
+from controlplane.runtime.attribution import ACTOR
 from controlplane.runtime.backoff import Backoff
 from controlplane.runtime.catalogue import Catalogue, TargetId
 from controlplane.runtime.clock import Clock
 from controlplane.runtime.desired import DesiredState
+from controlplane.runtime.link import Surrounded
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.shards import Shard, ShardLost
 from controlplane.runtime.statuses import StatusView
 from controlplane.runtime.supervisor import Supervisor
-from controlplane.runtime.target import Parts, TargetLoop
+from controlplane.runtime.target import TargetLoop
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.contract import Secrets
 
 _log = structlog.get_logger()
 
-ACTOR = "coreplane"
-"""The controller's own name in records and events."""
+STEADY_S: Final = 60.0
+"""A shard that was held for so long before it was lost is taken again at once."""
 
 
 class Controller:
@@ -63,8 +70,10 @@ class Controller:
         self._config = config
         self._desired = DesiredState(replica.state, catalogue, statuses, secrets)
         self._announcer = Announcer(replica, self._desired, journal.shards, self._look_at_all)
-        self._parts = Parts(self._desired, secrets, clock, metrics, config, self._forget)
+        self._around = Surrounded(self._desired, secrets, clock, metrics, config)
         self._shards: dict[int, Shard] = {}
+        self._kept: set[int] = set()
+        """Shards that this process should hold."""
         self._loops: dict[TargetId, TargetLoop] = {}
         self._supervisor = Supervisor(metrics)
         self._loop_supervisor = Supervisor(metrics)
@@ -76,23 +85,22 @@ class Controller:
 
     async def start(self) -> None:
         """Arrange what is desired; call when the replica has caught up. Owns nothing yet."""
-        self._desired.load()
+        self._announcer.load()
         self._supervisor.start("announcer", self._announcer.run)
 
     async def own(self, indices: Collection[int]) -> None:
-        """Hold exactly these shards from now on."""
-        for index in indices:
+        """Hold exactly these shards from now on; those given up first end what they have under way."""
+        gone, self._kept = self._kept - set(indices), set(indices)
+        await asyncio.gather(*(self._give_up(index) for index in gone))
+        for index in self._kept:
             name = f"shard-{index}"
             if not self._supervisor.running(name):
                 self._supervisor.start(name, lambda index=index: self._keep_shard(index))  # type: ignore[misc]
-        for index in set(self._shards) - set(indices):
-            await self._supervisor.stop_one(f"shard-{index}")
 
     async def stop(self) -> None:
         """Begin nothing new, let effects under way end, give the shards up."""
         self._stopping = True
-        timeout_s = self._config.shutdown_timeout_s
-        await asyncio.gather(*(loop.drain(timeout_s) for loop in self._loops.values()))
+        await self._drain(self._loops.values())
         await self._loop_supervisor.stop()
         await self._supervisor.stop()
 
@@ -120,84 +128,112 @@ class Controller:
     # --- shards --------------------------------------------------------------------------------------------------------
 
     async def _keep_shard(self, index: int) -> None:
+        """Take the shard again whenever it is lost; after a growing pause when that happens again and again."""
         failures = 0
         while True:
+            began = self._clock.monotonic()
             shard = Shard(
                 self._journal, index, self._clock, self._metrics, commit_timeout_s=self._config.commit_timeout_s
             )
             try:
                 await shard.take()
+                await self._catch_up()
+                await self._hold(shard)
             except (ShardLost, LogUnavailable, Indeterminate) as exc:
-                failures += 1
                 _log.warning("shard not taken", shard=index, error=str(exc))
+            finally:
                 await shard.close()
-                await asyncio.sleep(self._backoff.pause_s(failures, random.random()))  # noqa: S311
-                continue
-            failures = 0
-            await self._hold(shard)
+            failures = 1 if self._clock.monotonic() - began > STEADY_S else failures + 1
+            await asyncio.sleep(self._backoff.pause_s(failures, random.random()))  # noqa: S311
+
+    async def _catch_up(self) -> None:
+        """Note [Not behind the predecessor]: what the last owner of a shard acted on, its next owner must know."""
+        if not await self._replica.newest(self._config.commit_timeout_s):
+            msg = "the settings log isn't folded to its end yet"
+            raise LogUnavailable(msg)
 
     async def _hold(self, shard: Shard) -> None:
         """Work on the shard until it is lost or given up."""
+        await self._drop_strays(shard)
         self._shards[shard.index] = shard
         self._metrics.shard_owned(shard.index, owned=True)
         self._announcer.own(shard)
         try:
-            for target in self._desired.targets():
-                self._start_loop(target)
+            for target in list(self._desired.targets()):
+                self._tend(target)
             await shard.lost.wait()
         finally:
-            self._announcer.disown(shard.index)
+            self._announcer.disown(shard)
             del self._shards[shard.index]
-            for target in [t for t in self._loops if self._index(t) == shard.index]:
-                await self._stop_loop(target)
+            await asyncio.gather(*(self._loop_supervisor.stop_one(str(t)) for t in self._targets_of(shard.index)))
             self._metrics.shard_owned(shard.index, owned=False)
-            await shard.close()
+
+    async def _drop_strays(self, shard: Shard) -> None:
+        """Drop the statuses of keys that are another shard's by now: their target was changed."""
+        homes = {key: self._desired.target_of(key) for key in shard.statuses}
+        strays = [key for key, home in homes.items() if home is not None and self._index(home) != shard.index]
+        if strays:
+            await shard.commit(gone=strays)
+
+    async def _give_up(self, index: int) -> None:
+        await self._drain([self._loops[target] for target in self._targets_of(index)])
+        await self._supervisor.stop_one(f"shard-{index}")
+
+    async def _drain(self, loops: Iterable[TargetLoop]) -> None:
+        await asyncio.gather(*(loop.drain(self._config.shutdown_timeout_s) for loop in loops))
 
     def _index(self, target: TargetId) -> int:
         return shard_of(*target, self._journal.shards)
 
+    def _targets_of(self, index: int) -> list[TargetId]:
+        return [target for target in self._loops if self._index(target) == index]
+
     # --- targets -------------------------------------------------------------------------------------------------------
 
-    def _start_loop(self, target: TargetId) -> TargetLoop | None:
-        loop = self._loops.get(target)
-        shard = self._shards.get(self._index(target))
-        service = self._catalogue.services.get(target.service)
-        if loop is not None or shard is None or service is None or self._stopping:
-            return loop
-        loop = self._loops[target] = TargetLoop(target, service, shard, self._parts)
-        self._loop_supervisor.start(str(target), loop.run)
-        return loop
+    def _tend(self, target: TargetId) -> TargetLoop | None:
+        """The running loop of a target, started if need be; None when it isn't ours to run."""
+        owned = self._index(target) in self._shards
+        if owned and not self._stopping and target.service in self._catalogue.services:
+            name = str(target)
+            if not self._loop_supervisor.running(name):
+                self._loop_supervisor.start(name, lambda: self._keep_loop(target))
+        return self._loops.get(target)
 
-    async def _stop_loop(self, target: TargetId) -> None:
-        await self._loop_supervisor.stop_one(str(target))
-        self._loops.pop(target, None)
-        self._metrics.target_gone(target.service, str(target))
+    async def _keep_loop(self, target: TargetId) -> None:
+        """Run a loop for as long as the shard is ours and the target has keys.
+
+        A loop that was asked to close runs on until nothing is under way. Keys that come meanwhile get the next one.
+        """
+        index, service = self._index(target), self._catalogue.services[target.service]
+        try:
+            while (shard := self._shards.get(index)) and not shard.lost.is_set() and self._desired.keys_of(target):
+                loop = self._loops[target] = TargetLoop(target, service, shard, self._around, self._forget)
+                await loop.run()
+        finally:
+            self._loops.pop(target, None)
+            self._metrics.target_gone(target.service, str(target))
 
     def _look_at_all(self, keys: AbstractSet[str]) -> None:
         for key in keys:
             target = self._desired.target_of(key)
-            loop = self._start_loop(target) if target is not None else None
+            loop = self._tend(target) if target is not None else None
             if loop is not None:
                 loop.look(key)
-        for target in [t for t in self._loops if not self._desired.keys_of(t)]:
-            loop = self._loops[target]
-            if not loop.closing:
-                loop.closing = True
-                self._supervisor.start(f"close-{target}", lambda target=target: self._stop_loop(target))  # type: ignore[misc]
+        for target, loop in self._loops.items():
+            if not self._desired.keys_of(target):
+                loop.close()
 
     def _status_changed(self, key: str, before: KeyStatus | None, after: KeyStatus | None) -> None:
-        """A key that became Ready, or is gone, lets others go on."""
-        was = before is not None and before.holds("Ready")
-        now = after is not None and after.holds("Ready")
-        if was != now or after is None:
+        """A key that became Ready, for this or a newer generation, or is gone, lets others go on."""
+        if after is None or _readiness(before) != _readiness(after):
             waiting = self._desired.dependents(key)
-            if waiting and not key.partition("/")[2].partition("/")[0].endswith(".target"):
-                self._look_at_all(set(waiting))
+            # The settings of a target hear of it from its connection; only those elsewhere wait for its status.
+            self._look_at_all({k for k in waiting if (t := self._desired.target_of(k)) is None or t.key != key})
 
     # --- the log -------------------------------------------------------------------------------------------------------
 
-    async def _forget(self, entry: Entry) -> None:
-        """Drop a retired key from the state. The request_id is the same however often it is tried."""
+    async def _forget(self, entry: Entry) -> bool:
+        """Drop a retired key from the state; False: try again. The request_id is the same however often it is tried."""
         change = {"op": "forget", "key": entry.key, "expected": entry.revision}
         try:
             verdict = await self._replica.submit(
@@ -207,12 +243,12 @@ class Controller:
                 reason="retired",
                 timeout_s=self._config.commit_timeout_s,
             )
-        except (LogUnavailable, Indeterminate) as exc:
+        except (LogUnavailable, Indeterminate, Refused) as exc:
             _log.warning("forget not stored", setting=entry.key, error=str(exc))
-            accepted = False
-        else:
-            accepted = verdict.accepted
-        target = self._desired.target_of(entry.key)
-        loop = None if target is None else self._loops.get(target)
-        if not accepted and loop is not None:
-            loop.retry(entry.key, None)
+            return False
+        return verdict.accepted
+
+
+def _readiness(status: KeyStatus | None) -> int | None:
+    """The generation for which it is Ready; None when it isn't."""
+    return status.converged_generation if status is not None and status.holds("Ready") else None

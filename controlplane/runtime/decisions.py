@@ -16,7 +16,7 @@ from controlplane.domain.events import Fact
 from controlplane.domain.fold import Entry
 from controlplane.domain.status import Intent, KeyStatus, LastAction
 from controlplane.runtime.catalogue import Resolved, Unresolved
-from reconcilers.contract import Difference, Outcome, Plan, Result, Step, TerminalError, TransientError
+from reconcilers.contract import Difference, ExternalId, Outcome, Plan, Result, Step, TerminalError, TransientError
 from schemas.event import EventStatus, EventType
 from schemas.names import timestamp
 
@@ -25,6 +25,11 @@ MOST_IRREVERSIBLE: Final = 25
 
 MOST_REPEATS: Final = 3
 """After this many equal plans in a row that all succeeded and changed nothing, the key is reported NotConverging."""
+
+NOT_CONVERGING: Final = "NotConverging"
+
+SHORT_S: Final = 1.0
+"""A shorter wait isn't told to people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ class Surroundings:
     """Keys that stand on it."""
     cycle: tuple[str, ...] = ()
     owner: str | None = None
-    """Key of the setting that has the external object already."""
+    """Key of the setting that has the external object already; of a retiring key's, the object that it made."""
     missing_secret: str | None = None
     unsupported: str | None = None
 
@@ -54,7 +59,7 @@ class Decision:
     """Digest of the plan the steps belong to."""
     forget: bool = False
     retry: bool = False
-    """Look again after a growing pause."""
+    """Look again after a growing pause, or that of `look_again_s`."""
     look_again_s: float | None = None
 
 
@@ -96,9 +101,8 @@ def before_looking(
     if not around.target_declared:
         message = f"declare {resolved.target.service}.target/{resolved.target.target}"
         return Decision(statuses.pending(status, now, "TargetNotFound", message))
-    if around.unmet:
-        message = "waits for " + ", ".join(around.unmet)
-        return Decision(statuses.pending(status, now, "DependencyNotReady", message))
+    if around.unmet and status.converged_generation != status.observed_generation:
+        return _waiting(status, around.unmet, now)
     if around.missing_secret is not None:
         stalled = statuses.stalled(status, now, "SecretNotFound", f"no secret at {around.missing_secret}")
         return Decision(stalled, retry=True)
@@ -107,13 +111,28 @@ def before_looking(
     return None
 
 
+def _waiting(status: KeyStatus, unmet: Sequence[str], now: float) -> Decision:
+    return Decision(statuses.pending(status, now, "DependencyNotReady", "waits for " + ", ".join(unmet)))
+
+
+def _renamed(resolved: Resolved, status: KeyStatus, observed: Any | None, now: float) -> Decision:
+    """Another object is declared than the one it made: never replaced silently."""
+    if observed is None:
+        return Decision(replace(status, external=None), look_again_s=0.0)
+    message = (
+        f"{resolved.external.name} would take the place of {status.external}, which nobody would own any more; "
+        f"declare it as a setting of its own and retire this one"
+    )
+    return Decision(statuses.stalled(status, now, "Renamed", message))
+
+
 def _before_retiring(
     resolved: Resolved | Unresolved, status: KeyStatus, around: Surroundings, now: float
 ) -> Decision | None:
     if around.dependents:
         message = "still needed by " + ", ".join(around.dependents[:5])
         return Decision(statuses.reconciling(status, now, "WaitingForDependents", message))
-    if _retained(resolved) or not _touched(status):
+    if _retained(resolved) or status.external is None or around.owner is not None:
         return Decision(status, forget=True)
     if not around.target_declared:
         message = f"{resolved.target} is not declared, so what is there can't be removed; ?deletion=retain forgets it"
@@ -129,18 +148,21 @@ def _retained(resolved: Resolved | Unresolved) -> bool:
     return bool((chosen or ("retain" if resolved.kind.data_bearing else "delete")) == "retain")
 
 
-def _touched(status: KeyStatus) -> bool:
-    """True when the external object is, or may be, ours."""
-    return status.external is not None or status.last_action is not None
+def after_looking(
+    resolved: Resolved, before: KeyStatus, unmet: Sequence[str], observed: Any | None, plan: Plan, *, now: float
+) -> Decision:
+    """The decision on an observation. `plan` was made from it: desired None when the entry is retiring.
 
-
-def after_looking(resolved: Resolved, before: KeyStatus, observed: Any | None, plan: Plan, now: float) -> Decision:
-    """The decision on an observation. `plan` was made from it: desired None when the entry is retiring."""
+    `unmet`: keys it stands on that aren't Ready. They keep what is missing from being made; what is there as declared
+    stays Ready.
+    """
     status = replace(before, unknown_since=None)
     if status.retiring:
         return _retire(resolved, status, observed, plan, now)
+    if is_renamed(resolved, status):
+        return _renamed(resolved, status, observed, now)
     policy = resolved.entry.body.get("policy", {})
-    ours = resolved.kind is None or resolved.kind.preexisting or _touched(status)
+    ours = resolved.kind is None or resolved.kind.preexisting or status.external is not None
     adopting = observed is not None and not ours
     adopt = policy.get("adopt", "if_matches")
     if adopting and (adopt == "never" or (adopt == "if_matches" and not plan.converged)):
@@ -157,7 +179,12 @@ def after_looking(resolved: Resolved, before: KeyStatus, observed: Any | None, p
             return Decision(status)
     if not plan.steps:
         return _no_way(status, plan, now)
-    return _permitted(replace(status, external=resolved.external.name), policy, plan, facts, now)
+    if unmet:
+        return _waiting(status, unmet, now)
+    decision = _permitted(status, policy, plan, facts, now)
+    if decision.steps:  # from now on it is ours, or may be
+        decision = replace(decision, status=replace(decision.status, external=resolved.external.name))
+    return decision
 
 
 def _retire(resolved: Resolved, status: KeyStatus, observed: Any | None, plan: Plan, now: float) -> Decision:
@@ -198,11 +225,37 @@ def digest(steps: Sequence[Step]) -> str:
     return hashlib.sha256(repr(steps).encode()).hexdigest()[:16]
 
 
+def still_stalled(before: KeyStatus, decision: Decision) -> Decision:
+    """The decision to act again, without saying that what failed before is well now: only its success tells."""
+    last, stalled = before.last_action, before.condition("Stalled")
+    if stalled is None or stalled.status != "True" or last is None:
+        return decision
+    if last.status != "failed" and stalled.reason != NOT_CONVERGING:
+        return decision
+    if before.observed_generation != decision.status.observed_generation:
+        return decision
+    kept = [c for c in before.conditions if c.type != "Drifted"]
+    drifted = [c for c in decision.status.conditions if c.type == "Drifted"]
+    conditions = tuple(sorted((*kept, *drifted)))
+    return replace(decision, status=replace(decision.status, conditions=conditions))
+
+
 def not_converging(status: KeyStatus, differences: Sequence[Difference], now: float) -> KeyStatus:
     """The same steps succeed again and again and change nothing: say so instead of going round for ever."""
     paths = ", ".join(f"{d.path} (wanted {d.desired!r}, is {d.observed!r})" for d in differences[:3])
     message = f"the backend accepts the change but doesn't hold it: {paths or 'see the last action'}"
-    return statuses.stalled(status, now, "NotConverging", message)
+    return statuses.stalled(status, now, NOT_CONVERGING, message)
+
+
+def is_renamed(resolved: Resolved, status: KeyStatus) -> bool:
+    """True when the object that the key made isn't the one that is declared now."""
+    return status.external not in (None, resolved.external.name)
+
+
+def thing_of(resolved: Resolved, status: KeyStatus) -> ExternalId:
+    """The object to be looked at: the one it made, as long as that is there, else the one that is declared."""
+    name = status.external or resolved.external.name
+    return ExternalId(resolved.external.setting_type, name)
 
 
 def begun(status: KeyStatus, step: Step, plan: str, event_id: str, now: float) -> KeyStatus:
@@ -236,6 +289,11 @@ def ended(status: KeyStatus, outcome: Outcome, now: float) -> tuple[KeyStatus, F
         change = statuses.stalled if isinstance(outcome.error, TerminalError) else statuses.retrying
         after = change(after, now, outcome.error.reason, outcome.error.message)
     return after, Fact(kind, details, event_status, causation_id=intent.event_id)
+
+
+def next_at(now: float, pause_s: float | None) -> str | None:
+    """`next_at` of a status: when the key is looked at again, if that is worth saying."""
+    return None if pause_s is None or pause_s <= SHORT_S else timestamp(now + pause_s)
 
 
 def pause_s(outcome: Outcome) -> float | None:

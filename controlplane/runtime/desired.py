@@ -15,7 +15,7 @@ from controlplane.domain.fold import Entry, State
 from controlplane.runtime.catalogue import Catalogue, Resolved, TargetId, Unresolved
 from controlplane.runtime.decisions import Surroundings
 from controlplane.runtime.statuses import StatusView
-from reconcilers.contract import SecretNotFound, Secrets
+from reconcilers.contract import ExternalId, SecretNotFound, Secrets
 from schemas.secret import references_in
 
 NO_KEYS: frozenset[str] = frozenset()
@@ -42,7 +42,7 @@ class DesiredState:
     def update(self, key: str) -> AbstractSet[str]:
         """Follow a change of one key; the keys (itself included) that should be looked at because of it."""
         entry = self._state.entries.get(key)
-        affected = {key, *self._graph.dependents(key)}
+        affected = {key, *self._around(key)}
         if entry is None:
             affected |= set(self._graph.needs(key)) | set(self._claims.release(key))
             self._graph.drop(key)
@@ -53,12 +53,23 @@ class DesiredState:
         affected |= set(self._graph.needs(key)) if entry.retiring else NO_KEYS
         self._move(key, resolved.target)
         if isinstance(resolved, Unresolved):
+            self._graph.drop(key)
             return affected | set(self._claims.release(key))
         self._graph.put(key, resolved.requires)
         if resolved.kind is not None:
             identity = (resolved.target, resolved.external)
             affected |= set(self._claims.claim(key, identity, entry.created_revision))
         return affected
+
+    def _around(self, key: str) -> AbstractSet[str]:
+        """The keys that need it; however far away when it is on a cycle: its change may free them all."""
+        found = set(self._graph.dependents(key))
+        waiting = list(found) if self._graph.cycle_through(key) else []
+        while waiting:
+            more = self._graph.dependents(waiting.pop()) - found
+            found |= more
+            waiting += more
+        return found
 
     def entry(self, key: str) -> Entry | None:
         """The folded entry of a key, None when it left the state."""
@@ -90,8 +101,12 @@ class DesiredState:
         """The keys that stand on it. A live view."""
         return self._graph.dependents(key)
 
-    def surroundings(self, resolved: Resolved | Unresolved, unsupported: str | None) -> Surroundings:
-        """What matters for a key beyond its own declaration."""
+    def contested(self, key: str) -> bool:
+        """True when another key has the external object that this one claims."""
+        return self._claims.contested(key) is not None
+
+    def surroundings(self, resolved: Resolved | Unresolved, made: str | None, unsupported: str | None) -> Surroundings:
+        """What matters for a key beyond its own declaration. `made`: name of the object that is its own already."""
         key = resolved.entry.key
         target = resolved.target.key
         waits = [needed for needed in self._graph.unmet(key, self._ready) if needed != target]
@@ -100,10 +115,17 @@ class DesiredState:
             unmet=tuple(waits),
             dependents=tuple(sorted(k for k in self._graph.dependents(key) if k in self._state.entries)),
             cycle=self._graph.cycle_through(key),
-            owner=self._claims.contested(key),
+            owner=self._owner(resolved, made),
             missing_secret=self._missing_secret(resolved),
             unsupported=unsupported,
         )
+
+    def _owner(self, resolved: Resolved | Unresolved, made: str | None) -> str | None:
+        if isinstance(resolved, Unresolved) or made is None or not resolved.entry.retiring:
+            return self._claims.contested(resolved.entry.key)
+        thing = ExternalId(resolved.external.setting_type, made)
+        owner = self._claims.owner((resolved.target, thing))
+        return None if owner == resolved.entry.key else owner
 
     def _ready(self, key: str) -> bool:
         entry, status = self._state.entries.get(key), self._statuses.get(key)

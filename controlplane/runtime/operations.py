@@ -7,9 +7,8 @@ a takeover ends what it finds marked. A repeated request_id gets the first answe
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final
 
 import structlog
 from pydantic import BaseModel, ValidationError
@@ -32,6 +31,10 @@ _log = structlog.get_logger()
 MOST_AT_ONCE = 64
 REMEMBERED = 1_000
 TIMEOUT_S = 60.0
+CLOSE_S = 10.0
+"""At shutdown, operations under way get so long to end."""
+
+_Answer = dict[str, Any]
 
 
 class _Context:
@@ -70,8 +73,8 @@ class Operations:
         self._controller = controller
         self._state = state
         self._metrics = metrics
-        self._slots = asyncio.Semaphore(MOST_AT_ONCE)
-        self._answers: OrderedDict[str, asyncio.Future[dict[str, Any]]] = OrderedDict()
+        self._running: set[asyncio.Task[_Answer]] = set()
+        self._answers: dict[str, asyncio.Task[_Answer]] = {}
         self._operations = {
             f"{service.name}.{operation.name}": operation
             for service in catalogue.services.values()
@@ -97,29 +100,39 @@ class Operations:
         faults = value_faults(body, operation.request)
         if faults:
             raise Refused(Reason.INVALID, f"{name}: the request is not valid", faults)
-        first = self._answers.get(request_id)
-        if first is not None:
-            return await asyncio.shield(first)
-        if self._slots.locked():
-            raise Refused(Reason.TOO_MANY_REQUESTS, f"{MOST_AT_ONCE} operations are under way", retry_after_s=1.0)
-        answer = self._remember(request_id)
-        try:
-            async with self._slots:
-                result = await self._run(tenant, name, operation, body, actor=actor, request_id=request_id)
-        except BaseException as exc:
-            self._answers.pop(request_id, None)
-            answer.set_exception(exc if isinstance(exc, Refused) else Refused(Reason.INTERNAL, repr(exc)))
-            answer.exception()
-            raise
-        answer.set_result(result)
-        return result
+        answer = self._answers.get(request_id)
+        if answer is None:
+            if len(self._running) >= MOST_AT_ONCE:
+                raise Refused(Reason.TOO_MANY_REQUESTS, f"{MOST_AT_ONCE} operations are under way", retry_after_s=1.0)
+            answer = self._begin(
+                self._run(tenant, name, operation, body, actor=actor, request_id=request_id), request_id
+            )
+        return await asyncio.shield(answer)
 
-    def _remember(self, request_id: str) -> asyncio.Future[dict[str, Any]]:
-        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+    async def close(self) -> None:
+        """Wait for what is under way; call after requests are no longer taken. What isn't done in time ends unknown."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=CLOSE_S)
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+
+    def _begin(self, run: Coroutine[Any, Any, _Answer], request_id: str) -> asyncio.Task[_Answer]:
+        """Run it in a task of its own: a caller that goes away doesn't cut it in two."""
+        answer = asyncio.create_task(run)
+        self._running.add(answer)
         self._answers[request_id] = answer
-        while len(self._answers) > REMEMBERED:
-            self._answers.popitem(last=False)
+        answer.add_done_callback(lambda task: self._ended(request_id, task))
+        if len(self._answers) > REMEMBERED:
+            del self._answers[next(id_ for id_, task in self._answers.items() if task.done())]
         return answer
+
+    def _ended(self, request_id: str, answer: asyncio.Task[_Answer]) -> None:
+        """Only what was done is remembered: what was refused may be asked again."""
+        self._running.discard(answer)
+        if answer.cancelled() or answer.exception() is not None:
+            self._answers.pop(request_id, None)
 
     async def _run(
         self,
@@ -150,14 +163,23 @@ class Operations:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 result = await operation.run(context, request)
-        except (BackendError, SecretNotFound, TimeoutError) as exc:
-            refusal = _refusal(exc, name)
+        except asyncio.CancelledError:
+            raise  # the process ends: the next owner of the shard finds the mark
+        except Exception as exc:
+            refusal = self._failed(exc, name)
             if operation.effect:
-                await record.end(EventType.OPERATION_FAILED, {"message": refusal.detail}, revision=context.revision)
+                ended = {"reason": str(refusal.reason), "message": refusal.detail}
+                await record.end(EventType.OPERATION_FAILED, ended, revision=context.revision)
             raise refusal from exc
         if operation.effect:
             await record.end(EventType.OPERATION_SUCCEEDED, {"result": result}, revision=context.revision)
         return {"operation_id": operation_id, "result": result}
+
+    def _failed(self, exc: Exception, name: str) -> Refused:
+        if not isinstance(exc, BackendError | SecretNotFound | TimeoutError):
+            self._metrics.bug("operation")
+            _log.exception("operation failed", operation=name, error=repr(exc))
+        return _refusal(exc, name)
 
 
 class _Record:
@@ -167,7 +189,7 @@ class _Record:
         self._shard = shard
         self._subject = subject
         self._details = details
-        self._started = event_id(f"operation-started:{details['operation_id']}", shard.token)
+        self._started = shard.effect_id(details["operation_id"], shard.next_batch())
 
     async def begin(self) -> int:
         """Commit the start; its offset."""
@@ -197,6 +219,8 @@ class _Record:
     async def end(self, event_type: EventType, details: Mapping[str, Any], *, revision: int) -> None:
         """Commit the end, however long that takes; when the shard is lost, its next owner does."""
         status = EventStatus.SUCCEEDED if event_type is EventType.OPERATION_SUCCEEDED else EventStatus.FAILED
+        if details.get("reason") in _UNCERTAIN:
+            status = EventStatus.UNKNOWN
         fact = Fact(event_type, {**self._details, **details}, status, causation_id=self._started)
         subject = Subject(
             self._subject.tenant,
@@ -220,4 +244,10 @@ def _refusal(exc: Exception, name: str) -> Refused:
         return Refused(Reason.BACKEND_UNREACHABLE, f"{name}: {exc.message}", retry_after_s=1.0)
     if isinstance(exc, TimeoutError):
         return Refused(Reason.OUTCOME_UNKNOWN, f"{name}: not done within {TIMEOUT_S:g} s")
-    return Refused(Reason.OPERATION_FAILED, f"{name}: {exc}")
+    if isinstance(exc, BackendError | SecretNotFound | ValidationError):
+        return Refused(Reason.OPERATION_FAILED, f"{name}: {exc}")
+    return Refused(Reason.INTERNAL, f"{name}: {exc!r}; it may have happened in part")
+
+
+_UNCERTAIN: Final = (str(Reason.OUTCOME_UNKNOWN), str(Reason.INTERNAL))
+"""Reasons that don't say whether it happened."""

@@ -1,112 +1,54 @@
-"""One pass over some keys of one target: observe, plan, record the intent, apply, record the outcome.
+"""One pass over some keys of one target: observe, plan, decide, record, act.
 
 Theory of operation. All keys of a pass are observed by one call. Each is planned and decided by pure functions. What
-changed is committed in one transaction, intents together with it; then the steps are applied wave by wave (the first step
-of every key, then the second …), each wave between the commit of its intents and the commit of its outcomes. A key that
-was acted on is looked at again at once: a step that succeeded is not convergence, only the next observation is.
+changed is committed in one transaction; then the steps are taken (`acting`). A key that was acted on is looked at again: a
+step that succeeded is not convergence, only the next observation is.
 
-Note [The clock starts before the commit]. A process can be stopped between the commit of an intent and the send, wake
-after a takeover and send then. So the start deadline counts from before the intent's commit, the backend checks it
-directly before the write, and a takeover waits longer than deadline plus landing time. Taken after the commit, the clock
-would look fresh to a process that was stopped while the commit's answer was on its way.
+Nothing is decided about a revision that isn't announced yet: its event comes before what it causes, and whoever announces
+it asks for a look.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import structlog
 
 from controlplane.domain import status as statuses
-from controlplane.domain.events import Fact, Subject, accepted_id, transitions
+from controlplane.domain.events import Fact, Subject, transitions
 from controlplane.domain.fold import Entry
 from controlplane.domain.status import KeyStatus
 from controlplane.runtime import decisions
-from controlplane.runtime.catalogue import Resolved, Unresolved
+from controlplane.runtime.acting import Acting, Actions, Lost
+from controlplane.runtime.attribution import caused, material, subject_of
+from controlplane.runtime.catalogue import Resolved, TargetId, Unresolved
 from controlplane.runtime.clock import Clock
 from controlplane.runtime.decisions import Decision
 from controlplane.runtime.desired import DesiredState
-from controlplane.runtime.shards import Shard, ShardLost
+from controlplane.runtime.schedule import Schedule
+from controlplane.runtime.shards import Shard
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.contract import (
     Backend,
     BackendError,
     ExternalId,
-    NotSent,
-    Outcome,
     Plan,
-    Result,
     Service,
-    Step,
     TerminalError,
+    TransientError,
     Unreachable,
-    failed,
-    unknown,
 )
-from schemas.event import EventStatus, EventType
-from schemas.names import event_id
+from schemas.event import EventType
+from schemas.names import parse_key
 
 _log = structlog.get_logger()
 
 YIELD_EVERY = 100
 """Keys decided between two moments in which other tasks may run."""
-
-
-class Effects:
-    """The fence of one batch of steps (`reconcilers.contract.Fence`)."""
-
-    def __init__(self, shard: Shard, number: int, started: float, *, deadline_s: float, clock: Clock) -> None:
-        self._shard = shard
-        self._number = number
-        self._until = started + deadline_s
-        self._clock = clock
-
-    @property
-    def token(self) -> tuple[int, int]:
-        """(offset of our ShardTaken, number of the batch)."""
-        return self._shard.token, self._number
-
-    def check(self) -> None:
-        """Raise `NotSent` when the batch may no longer begin."""
-        if self._shard.lost.is_set() or self._clock.monotonic() > self._until:
-            raise NotSent
-
-
-class Scheduler(Protocol):
-    """Where a pass says when to look again; the target's loop."""
-
-    def again(self, key: str) -> None:
-        """At once."""
-
-    def later(self, key: str, pause_s: float) -> None:
-        """After a pause."""
-
-    def retry(self, key: str, pause_s: float | None) -> float:
-        """After the next growing pause of this key, or the one given; the pause."""
-
-    def hold(self, key: str) -> None:
-        """Not before an effect of unknown outcome must have landed."""
-
-    def settled(self, key: str) -> None:
-        """Converged: pauses start anew."""
-
-    def unreachable(self, error: BackendError) -> None:
-        """The backend gave no answer."""
-
-
-@dataclass(slots=True)
-class Acting:
-    """A key with steps to take."""
-
-    resolved: Resolved
-    status: KeyStatus
-    steps: tuple[Step, ...]
-    plan: str
-    pace: float | None = None
-    """Set when acting again and again: pause before the next look, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +58,26 @@ class Looked:
     resolved: Resolved
     before: KeyStatus
     status: KeyStatus
+    unmet: tuple[str, ...]
+
+    @property
+    def thing(self) -> ExternalId:
+        """The object it is about."""
+        return decisions.thing_of(self.resolved, self.status)
+
+    @property
+    def desired(self) -> Any:
+        """What that should be; None when it should go, or is another one's business now."""
+        gone = self.status.retiring or decisions.is_renamed(self.resolved, self.status)
+        return None if gone else self.resolved.desired
+
+
+class Judged(NamedTuple):
+    """A key, what was known of it, and what to do."""
+
+    resolved: Resolved | Unresolved
+    before: KeyStatus
+    decision: Decision
 
 
 class Passes:
@@ -123,97 +85,98 @@ class Passes:
 
     def __init__(
         self,
+        target: TargetId,
         service: Service,
         shard: Shard,
         desired: DesiredState,
-        scheduler: Scheduler,
+        schedule: Schedule,
         *,
+        lost: Lost,
         clock: Clock,
         metrics: Metrics,
         start_deadline_s: float,
-        forget: Callable[[Entry], Awaitable[None]],
+        forget: Callable[[Entry], Awaitable[bool]],
     ) -> None:
+        self._target = target
         self._service = service
         self._shard = shard
         self._desired = desired
-        self._scheduler = scheduler
+        self._schedule = schedule
+        self._lost = lost
         self._clock = clock
         self._metrics = metrics
-        self._start_deadline_s = start_deadline_s
         self._forget = forget
-        self._batches = 0
         self._repeats: dict[str, tuple[str, int]] = {}
+        """Plan that succeeded last, and how many times in a row it was the plan again."""
+        self._actions = Actions(
+            service, shard, schedule, lost, clock=clock, metrics=metrics, start_deadline_s=start_deadline_s
+        )
 
     async def run(self, keys: Sequence[str], backend: Backend | None, down: BackendError | None) -> None:
         """Look at the keys and do what they need. `backend` None: the target is down, and why."""
-        started = self._clock.monotonic()
-        settled: list[tuple[Resolved | Unresolved, KeyStatus, Decision]] = []
+        judged: list[Judged] = []
         looked: list[Looked] = []
         for key in keys:
-            entry = self._desired.entry(key)
-            if entry is None:
-                continue
-            self._sort(entry, backend, settled, looked)
+            self._sort(key, backend, judged, looked)
         if looked and backend is None:
-            settled += [self._unanswered(look, down or Unreachable("not connected yet")) for look in looked]
+            judged += [self._unanswered(look, down or Unreachable("not connected yet")) for look in looked]
         elif looked and backend is not None:
-            settled += await self._look(looked, backend)
-        acting = await self._settle(settled)
+            judged += await self._look(looked, backend)
+        acting = await self._settle(judged)
         if acting and backend is not None:
-            await self._act(acting, backend)
-        self._metrics.reconciled(self._service.name, len(keys), self._clock.monotonic() - started)
+            for one in await self._actions.take(acting, backend):
+                self._applied(one)
+
+    def keep(self, keys: AbstractSet[str]) -> None:
+        """Forget what is remembered of all other keys."""
+        self._repeats = {key: repeats for key, repeats in self._repeats.items() if key in keys}
 
     # --- before and after the observation ------------------------------------------------------------------------------
 
-    def _sort(
-        self,
-        entry: Entry,
-        backend: Backend | None,
-        settled: list[tuple[Resolved | Unresolved, KeyStatus, Decision]],
-        looked: list[Looked],
-    ) -> None:
-        now = self._clock.now()
+    def _sort(self, key: str, backend: Backend | None, judged: list[Judged], looked: list[Looked]) -> None:
+        entry = self._desired.entry(key)
+        if entry is None or entry.revision > self._shard.announced:
+            return
         resolved = self._desired.resolve(entry)
-        before = self._shard.statuses.get(entry.key) or KeyStatus(entry.key)
-        status = decisions.taken_up(entry, before, now)
-        around = self._desired.surroundings(resolved, _unsupported(resolved, backend))
-        decision = decisions.before_looking(resolved, status, around, now)
+        is_target = isinstance(resolved, Resolved) and resolved.kind is None
+        if resolved.target != self._target or (is_target and not entry.retiring):
+            return  # moved to another target; or said by the connection
+        before = self._shard.statuses.get(key) or KeyStatus(key)
+        status = decisions.taken_up(entry, before, self._clock.now())
+        around = self._desired.surroundings(resolved, status.external, _unsupported(resolved, backend))
+        if around.missing_secret is not None:
+            self._metrics.secret_unresolved(self._service.name)
+        decision = decisions.before_looking(resolved, status, around, self._clock.now())
         if decision is not None:
-            settled.append((resolved, before, decision))
-        elif isinstance(resolved, Resolved) and resolved.kind is not None:
-            looked.append(Looked(resolved, before, status))
-        elif isinstance(resolved, Resolved) and backend is not None:
-            done = statuses.converged(status, now, resolved.external.name)
-            settled.append((resolved, before, Decision(done)))
+            judged.append(Judged(resolved, before, decision))
+        elif isinstance(resolved, Resolved):
+            looked.append(Looked(resolved, before, status, around.unmet))
 
-    def _unanswered(self, look: Looked, error: BackendError) -> tuple[Resolved, KeyStatus, Decision]:
+    def _unanswered(self, look: Looked, error: BackendError) -> Judged:
         status = statuses.unanswered(look.status, self._clock.now(), error.reason, error.message)
-        return look.resolved, look.before, Decision(status)
+        return Judged(look.resolved, look.before, Decision(status))
 
-    async def _look(
-        self, looked: Sequence[Looked], backend: Backend
-    ) -> list[tuple[Resolved | Unresolved, KeyStatus, Decision]]:
-        wanted = {look.resolved.external: None if look.status.retiring else look.resolved.desired for look in looked}
+    async def _look(self, looked: Sequence[Looked], backend: Backend) -> list[Judged]:
+        wanted: dict[ExternalId, Any] = {}
+        for look in looked:  # of two that look at one thing, one gives it up: what the other wants counts
+            if wanted.get(look.thing) is None:
+                wanted[look.thing] = look.desired
         try:
             observed = await self.observe(backend, wanted)
         except BackendError as exc:
             if isinstance(exc, Unreachable):
-                self._scheduler.unreachable(exc)
+                self._lost(backend, exc)
             return [self._erred(look, exc) for look in looked]
-        except Exception as exc:  # noqa: BLE001 - a bug: counted, said in the status, tried again
-            self._metrics.bug("observe")
-            _log.exception("observe failed", service=self._service.name)
-            error = TerminalError(f"observe: {exc!r}", reason="InternalError")
-            return [self._erred(look, error) for look in looked]
-        settled: list[tuple[Resolved | Unresolved, KeyStatus, Decision]] = []
+        judged = []
         for index, look in enumerate(looked):
-            settled.append(self._decide(look, observed.get(look.resolved.external)))
+            judged.append(self._decide(look, observed.get(look.thing)))
             if index % YIELD_EVERY == YIELD_EVERY - 1:
                 await asyncio.sleep(0)
-        return settled
+        return judged
 
     async def observe(self, backend: Backend, wanted: Mapping[ExternalId, Any]) -> Mapping[ExternalId, Any]:
-        """What is there. Raises `Unreachable` at the deadline, which grows with the number of objects."""
+        """What is there. Raises `BackendError`: `Unreachable` at the deadline, which grows with the number of objects,
+        and `TerminalError` for a fault in the backend's code, which is counted."""
         timeout_s = self._service.observe_timeout_s + len(wanted) / 500
         started = self._clock.monotonic()
         try:
@@ -222,90 +185,124 @@ class Passes:
         except TimeoutError as exc:
             msg = f"no answer within {timeout_s:g} s"
             raise Unreachable(msg, reason="Timeout") from exc
+        except BackendError:
+            raise
+        except Exception as exc:
+            self._metrics.bug("observe")
+            _log.exception("observe failed", service=self._service.name)
+            msg = f"observe: {exc!r}"
+            raise TerminalError(msg, reason="InternalError") from exc
         finally:
             self._metrics.observed(self._service.name, self._clock.monotonic() - started)
 
-    def plan(self, resolved: Resolved, observed: Any, *, retiring: bool) -> Plan:
+    def plan(self, resolved: Resolved, thing: ExternalId, desired: Any, observed: Any) -> Plan:
         """The plan of one key for what was observed. A fault in a planner stalls its key, not the pass."""
         if resolved.kind is None:
             return Plan()
-        desired = None if retiring else resolved.desired
         try:
-            return resolved.kind.plan(resolved.external, desired, observed, self._clock.now())
+            return resolved.kind.plan(thing, desired, observed, self._clock.now())
         except Exception as exc:  # noqa: BLE001 - a bug: counted, said in the status
             self._metrics.bug("plan")
             _log.exception("plan failed", setting=resolved.entry.key)
             return Plan(blocked=TerminalError(f"plan: {exc!r}", reason="InternalError"))
 
-    def _decide(self, look: Looked, observed: Any) -> tuple[Resolved | Unresolved, KeyStatus, Decision]:
+    def _decide(self, look: Looked, observed: Any) -> Judged:
         if isinstance(observed, BackendError):
             return self._erred(look, observed)
         now = self._clock.now()
-        plan = self.plan(look.resolved, observed, retiring=look.status.retiring)
-        decision = decisions.after_looking(look.resolved, look.status, observed, plan, now)
+        plan = self.plan(look.resolved, look.thing, look.desired, observed)
+        decision = decisions.after_looking(look.resolved, look.status, look.unmet, observed, plan, now=now)
         key = look.resolved.entry.key
         digest, count = self._repeats.get(key, ("", 0))
         if not decision.steps:
             self._repeats.pop(key, None)
         elif digest == decision.plan and count >= decisions.MOST_REPEATS:
-            self._repeats[key] = (digest, count - 1)
-            status = decisions.not_converging(decision.status, plan.differences, now)
-            decision = Decision(status, retry=True)
-        elif look.before.holds("Stalled") and look.before.observed_generation == look.status.observed_generation:
-            decision = replace(decision, status=replace(decision.status, conditions=look.before.conditions))
-        return look.resolved, look.before, decision
+            self._repeats[key] = (digest, count - 1)  # one more try after each pause
+            decision = Decision(decisions.not_converging(decision.status, plan.differences, now), retry=True)
+        else:
+            decision = decisions.still_stalled(look.before, decision)
+        return Judged(look.resolved, look.before, decision)
 
-    def _erred(self, look: Looked, error: BackendError) -> tuple[Resolved | Unresolved, KeyStatus, Decision]:
+    def _erred(self, look: Looked, error: BackendError) -> Judged:
         if isinstance(error, Unreachable):
             return self._unanswered(look, error)
         change = statuses.stalled if isinstance(error, TerminalError) else statuses.retrying
         status = change(look.status, self._clock.now(), error.reason, error.message)
-        return look.resolved, look.before, Decision(status, retry=True)
+        asked_s = error.retry_after_s if isinstance(error, TransientError) else None
+        return Judged(look.resolved, look.before, Decision(status, retry=True, look_again_s=asked_s))
+
+    def _applied(self, one: Acting) -> None:
+        """Look again: at once, or, when the same steps succeeded before and changed nothing, after a pause."""
+        key = one.resolved.entry.key
+        digest, count = self._repeats.get(key, ("", 0))
+        count = count + 1 if digest == one.plan else 1
+        self._repeats[key] = (one.plan, count)
+        if count == 1:
+            self._schedule.again(key)
+        else:
+            self._schedule.retry(key)
 
     # --- recording -----------------------------------------------------------------------------------------------------
 
-    async def _settle(self, settled: Sequence[tuple[Resolved | Unresolved, KeyStatus, Decision]]) -> list[Acting]:
+    async def _settle(self, judged: Sequence[Judged]) -> list[Acting]:
         """Commit what changed; schedule; return what is to be acted on."""
-        events, changed, acting, forgotten = [], [], [], []
-        for resolved, before, decision in settled:
-            key, after = resolved.entry.key, decision.status
-            if decision.retry:
-                pause_s = self._scheduler.retry(key, None)
-                _log.debug("retry later", setting=key, pause_s=round(pause_s, 2))
-            elif decision.look_again_s is not None:
-                self._scheduler.later(key, decision.look_again_s)
-            if after.holds("Ready"):
-                self._scheduler.settled(key)
+        events, changed, facts_told = [], [], []
+        acting, forgotten = [], []
+        for resolved, before, decision in judged:
+            entry = resolved.entry
+            pause_s = self._scheduled(entry, decision)
+            after = replace(decision.status, next_at=decisions.next_at(self._clock.now(), pause_s))
             facts = [*decision.facts, *transitions(before, after)]
             if facts or material(before) != material(after):
-                subject = self._subject(resolved.entry, before, after)
-                events += [self._shard.record(_caused(fact, resolved.entry, before), subject) for fact in facts]
+                subject = subject_of(entry, before, after)
+                events += [self._shard.record(caused(fact, entry, before), subject) for fact in facts]
+                facts_told += [(fact, subject) for fact in facts]
                 changed.append(after)
-                self._log_facts(facts, subject)
             if decision.forget:
-                forgotten.append(resolved.entry)
+                forgotten.append(entry)
             elif decision.steps and isinstance(resolved, Resolved):
                 acting.append(Acting(resolved, after, decision.steps, decision.plan))
         if events or changed:
             await self._shard.commit(events, changed)
-        for entry in forgotten:
-            await self._forget(entry)
+        self._tell(facts_told)
+        await self._forget_all(forgotten)
         return self._capped(acting)
+
+    def _scheduled(self, entry: Entry, decision: Decision) -> float | None:
+        """When the key is looked at again without a cause; None: with the next sweep, or at once."""
+        if decision.retry:
+            pause_s = self._schedule.retry(entry.key, decision.look_again_s)
+            self._metrics.backed_off(self._service.name, pause_s)
+            return pause_s
+        if decision.status.holds("Ready"):
+            self._schedule.settled(entry.key)
+        pauses = [pause for pause in (decision.look_again_s, interval_s(entry)) if pause is not None]
+        if not pauses or decision.steps or decision.forget or decision.status.paused:
+            return None
+        self._schedule.later(entry.key, min(pauses))
+        return min(pauses)
+
+    async def _forget_all(self, entries: Sequence[Entry]) -> None:
+        forgotten = await asyncio.gather(*(self._forget(entry) for entry in entries))
+        for entry, accepted in zip(entries, forgotten, strict=True):
+            if not accepted:
+                self._schedule.retry(entry.key)
 
     def _capped(self, acting: Sequence[Acting]) -> list[Acting]:
         taken, irreversible = [], 0
         for one in acting:
-            irreversible += any(step.irreversible for step in one.steps)
-            if irreversible > decisions.MOST_IRREVERSIBLE:
-                self._scheduler.again(one.resolved.entry.key)
+            is_irreversible = any(step.irreversible for step in one.steps)
+            irreversible += is_irreversible
+            if is_irreversible and irreversible > decisions.MOST_IRREVERSIBLE:
+                self._schedule.again(one.resolved.entry.key)
             else:
                 taken.append(one)
         return taken
 
-    def _log_facts(self, facts: Sequence[Fact], subject: Subject) -> None:
-        for fact in facts:
+    def _tell(self, told: Sequence[tuple[Fact, Subject]]) -> None:
+        for fact, subject in told:
             if fact.event_type is EventType.DRIFT_DETECTED:
-                self._metrics.drift(subject.service, (subject.setting or "").split("/")[1])
+                self._metrics.drift(subject.service, parse_key(subject.setting or "").setting_type)
             _log.info(
                 str(fact.event_type),
                 setting=subject.setting,
@@ -315,127 +312,11 @@ class Passes:
                 **{name: fact.details[name] for name in ("reason", "message") if name in fact.details},
             )
 
-    @staticmethod
-    def _subject(entry: Entry, before: KeyStatus, after: KeyStatus) -> Subject:
-        drifted = before if before.holds("Drifted") else after
-        condition = drifted.condition("Drifted")
-        correlation = entry.request_id
-        if condition is not None and condition.status == "True":
-            correlation = event_id(f"drift:{entry.key}:{condition.since}", 0)
-        tenant, setting_type, _ = entry.key.split("/")
-        return Subject(
-            tenant,
-            setting_type.partition(".")[0],
-            entry.key,
-            entry.generation,
-            entry.revision,
-            entry.actor,
-            correlation,
-        )
 
-    # --- acting --------------------------------------------------------------------------------------------------------
-
-    async def _act(self, acting: Sequence[Acting], backend: Backend) -> None:
-        """Take the steps, wave by wave; keys whose step didn't succeed drop out."""
-        going = list(acting)
-        wave = 0
-        try:
-            while going:
-                going = await self._wave(going, wave, backend)
-                wave += 1
-                finished = [one for one in going if len(one.steps) <= wave]
-                for one in finished:
-                    self._applied(one)
-                going = [one for one in going if len(one.steps) > wave]
-        except ShardLost:
-            raise
-        except Exception:
-            for one in going:
-                self._scheduler.retry(one.resolved.entry.key, None)
-            raise
-
-    def _applied(self, one: Acting) -> None:
-        key = one.resolved.entry.key
-        digest, count = self._repeats.get(key, ("", 0))
-        self._repeats[key] = (one.plan, count + 1 if digest == one.plan else 1)
-        self._scheduler.again(key)
-
-    async def _wave(self, going: Sequence[Acting], wave: int, backend: Backend) -> list[Acting]:
-        started = self._clock.monotonic()
-        steps = [one.steps[wave] for one in going]
-        events = []
-        for one, step in zip(going, steps, strict=True):
-            intent = self._begin(one, step)
-            events.append(intent)
-        await self._shard.commit(events, [one.status for one in going])
-        self._batches += 1
-        fence = Effects(self._shard, self._batches, started, deadline_s=self._start_deadline_s, clock=self._clock)
-        outcomes = await self._apply(backend, steps, fence)
-        return await self._end(going, steps, outcomes)
-
-    def _begin(self, one: Acting, step: Step) -> Any:
-        before = one.status
-        subject = self._subject(one.resolved.entry, before, before)
-        identity = event_id(
-            f"intent:{self._shard.token}:{one.resolved.entry.key}", self._batches * 1000 + len(one.steps)
-        )
-        one.status = decisions.begun(before, step, one.plan, identity, self._clock.now())
-        attempt = one.status.intent.attempt if one.status.intent else 1
-        details = {"step": step.name, "summary": step.summary(), "attempt": attempt, "plan": one.plan, **step.details()}
-        fact = Fact(
-            EventType.ACTION_STARTED,
-            details,
-            EventStatus.STARTED,
-            causation_id=accepted_id(one.resolved.entry.key, one.resolved.entry.revision),
-            id=identity,
-        )
-        return self._shard.record(fact, subject)
-
-    async def _apply(self, backend: Backend, steps: Sequence[Step], fence: Effects) -> Sequence[Outcome]:
-        """Outcomes of the steps, whatever happens: an effect always has an end."""
-        try:
-            async with asyncio.timeout(self._service.effect_timeout_s + len(steps) / 500):
-                return list(await backend.apply(steps, fence))
-        except NotSent:
-            return [Outcome(Result.NOT_SENT)] * len(steps)
-        except TimeoutError:
-            late = unknown(Unreachable("no answer in time", reason="Timeout"))
-            return [late] * len(steps)
-        except BackendError as exc:
-            if isinstance(exc, Unreachable):
-                self._scheduler.unreachable(exc)
-            return [failed(exc)] * len(steps)
-        except Exception as exc:  # noqa: BLE001 - a bug: counted; the effect may have happened
-            self._metrics.bug("apply")
-            _log.exception("apply failed", service=self._service.name)
-            return [unknown(TerminalError(f"apply: {exc!r}", reason="InternalError"))] * len(steps)
-
-    async def _end(self, going: Sequence[Acting], steps: Sequence[Step], outcomes: Sequence[Outcome]) -> list[Acting]:
-        events, succeeded, now = [], [], self._clock.now()
-        for one, step, outcome in zip(going, steps, outcomes, strict=True):
-            before = one.status
-            entry = one.resolved.entry
-            one.status, fact = decisions.ended(before, outcome, now)
-            subject = self._subject(entry, before, one.status)
-            facts = [fact, *transitions(before, one.status)]
-            events += [self._shard.record(fact, subject) for fact in facts]
-            self._metrics.step(self._service.name, one.resolved.key.setting_type, step.name, str(outcome.result))
-            _log.info(
-                "step ended",
-                setting=entry.key,
-                step=step.name,
-                outcome=str(outcome.result),
-                correlation_id=subject.correlation_id,
-                **({"reason": outcome.error.reason, "message": outcome.error.message} if outcome.error else {}),
-            )
-            if outcome.result is Result.SUCCEEDED:
-                succeeded.append(one)
-            elif outcome.result is Result.UNKNOWN:
-                self._scheduler.hold(entry.key)
-            else:
-                self._scheduler.retry(entry.key, decisions.pause_s(outcome))
-        await self._shard.commit_surely(events, [one.status for one in going])
-        return succeeded
+def interval_s(entry: Entry) -> float | None:
+    """The key's own sweep interval, None when it goes with its target."""
+    interval: float | None = entry.body.get("policy", {}).get("interval_s")
+    return interval
 
 
 def _unsupported(resolved: Resolved | Unresolved, backend: Backend | None) -> str | None:
@@ -443,17 +324,3 @@ def _unsupported(resolved: Resolved | Unresolved, backend: Backend | None) -> st
     if backend is None or (isinstance(resolved, Resolved) and resolved.kind is None):
         return None
     return backend.unsupported(resolved.key.setting_type)
-
-
-def material(status: KeyStatus) -> KeyStatus:
-    """The status without what isn't worth a commit of its own."""
-    return replace(status, next_at=None)
-
-
-def _caused(fact: Fact, entry: Entry, before: KeyStatus) -> Fact:
-    """Point the event at its cause: the accepted revision, unless it says what happened outside."""
-    if fact.causation_id is not None or fact.event_type in (EventType.DRIFT_DETECTED, EventType.DRIFT_RESOLVED):
-        return fact
-    if before.holds("Drifted"):
-        return fact
-    return replace(fact, causation_id=accepted_id(entry.key, entry.revision))

@@ -7,12 +7,18 @@ already refuses, and changes that alter nothing, don't reach the log.
 
 A record that can't be folded (newer version, corrupt) stops the replica for good: it reports not ready and names the
 offset; going on would fork it from the others.
+
+Note [Appended again]. While an append is under way a repetition of its request only waits with it. Once the append has
+ended without an answer the record may not be in the log at all, so a repetition appends it again, under the same
+request_id: if both are in the log, the fold takes the first. Waiting only would leave that request without an answer for
+ever.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -35,6 +41,23 @@ MOST_WRITES = 1000
 """Writes under way at once; one more is refused with TooManyRequests."""
 
 
+def _verdict() -> asyncio.Future[Verdict]:
+    """A future whose exception counts as seen: every waiter may have gone by the time the answer comes."""
+    future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+    future.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+    return future
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A write that has no verdict yet."""
+
+    verdict: asyncio.Future[Verdict] = field(default_factory=_verdict)
+    waiters: int = 0
+    appending: bool = False
+    """Being appended, or certainly in the log: the fold will answer."""
+
+
 class Replica:
     """The folded settings log. `state` is read freely and changed by the fold alone."""
 
@@ -46,9 +69,7 @@ class Replica:
         self._clock = clock
         self._metrics = metrics
         self._listeners: list[Folded] = []
-        self._verdicts: dict[str, asyncio.Future[Verdict]] = {}
-        self._sending: set[str] = set()
-        """Request ids whose append hasn't ended: they aren't appended a second time meanwhile."""
+        self._pending: dict[str, _Pending] = {}
         self._appends: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()
 
@@ -102,12 +123,16 @@ class Replica:
         unchanged = await self._unchanged(changes, request_id)
         if unchanged is not None:
             return unchanged
-        future = self._begin(changes, actor=actor, request_id=request_id, reason=reason)
+        pending = self._begin(changes, actor=actor, request_id=request_id, reason=reason)
+        pending.waiters += 1
         try:
-            return await asyncio.wait_for(asyncio.shield(future), timeout_s)
+            return await asyncio.wait_for(asyncio.shield(pending.verdict), timeout_s)
         except TimeoutError:
             msg = f"no verdict on request {request_id} within {timeout_s:g} s; retry with the same Idempotency-Key"
             raise Indeterminate(msg) from None
+        finally:
+            pending.waiters -= 1
+            self._tidy(request_id, pending)
 
     async def reach(self, position: int, timeout_s: float) -> bool:
         """Wait until everything before `position` is folded; False when it isn't in time."""
@@ -117,8 +142,12 @@ class Replica:
             if left <= 0:
                 return False
             self._moved.clear()
-            await _within(self._moved.wait(), left)
+            await _moved(self._moved, left)
         return True
+
+    async def newest(self, timeout_s: float) -> bool:
+        """Wait until all is folded that stands in the log now; False when it isn't in time."""
+        return await self.reach(await self._log.end_offset(), timeout_s)
 
     async def lag(self) -> int:
         """Offsets between our fold and the end of the log."""
@@ -149,7 +178,7 @@ class Replica:
         """The verdict when no change would alter anything in the newest state; None otherwise."""
         if not all(is_unchanged(self.state.entries.get(c["key"]), c) for c in changes):
             return None
-        if not await self.reach(await self._log.end_offset(), 5.0):
+        if not await self.newest(5.0):
             return None
         entries = [self.state.entries.get(change["key"]) for change in changes]
         if not all(is_unchanged(entry, change) for entry, change in zip(entries, changes, strict=True)):
@@ -157,13 +186,11 @@ class Replica:
         outcomes = tuple(ChangeOutcome(e.key, "unchanged", e.generation, e.revision) for e in entries if e is not None)
         return Verdict(-1, request_id, outcomes, ())
 
-    def _begin(
-        self, changes: Sequence[Mapping[str, Any]], *, actor: str, request_id: str, reason: str
-    ) -> asyncio.Future[Verdict]:
-        future = self._verdicts.get(request_id)
-        if future is not None and request_id in self._sending:
-            return future
-        if future is None and len(self._verdicts) >= MOST_WRITES:
+    def _begin(self, changes: Sequence[Mapping[str, Any]], *, actor: str, request_id: str, reason: str) -> _Pending:
+        pending = self._pending.get(request_id)
+        if pending is not None and pending.appending:
+            return pending
+        if pending is None and len(self._pending) >= MOST_WRITES:
             raise Refused(Reason.TOO_MANY_REQUESTS, f"{MOST_WRITES} writes are under way", retry_after_s=1.0)
         record = {
             "v": VERSION,
@@ -173,31 +200,33 @@ class Replica:
             "reason": reason,
             "changes": list(changes),
         }
-        if (
-            future is None
-        ):  # else an earlier append ended without saying whether it is stored: the fold takes one of them
-            future = self._verdicts[request_id] = asyncio.get_running_loop().create_future()
-            future.add_done_callback(_retrieved)
-        self._sending.add(request_id)
-        task = asyncio.create_task(self._append(request_id, codec.encode(record)))
+        if pending is None:
+            pending = self._pending[request_id] = _Pending()
+        pending.appending = True  # Note [Appended again]
+        task = asyncio.create_task(self._append(request_id, pending, codec.encode(record)))
         self._appends.add(task)
         task.add_done_callback(self._appends.discard)
-        return future
+        return pending
 
-    async def _append(self, request_id: str, data: bytes) -> None:
+    async def _append(self, request_id: str, pending: _Pending, data: bytes) -> None:
         """Append; certain failures answer the waiters at once, uncertain ones leave the answer to the fold."""
         started = self._clock.monotonic()
         try:
             await self._log.append(data)
         except Indeterminate as exc:
             _log.warning("append indeterminate", correlation_id=request_id, error=str(exc))
+            pending.appending = False
         except Exception as exc:  # noqa: BLE001 - whatever it is, the waiters must hear of it
-            future = self._verdicts.pop(request_id, None)
-            if future is not None and not future.done():
-                future.set_exception(exc if isinstance(exc, LogUnavailable) else LogUnavailable(repr(exc)))
-        finally:
-            self._sending.discard(request_id)
+            if not pending.verdict.done():
+                pending.verdict.set_exception(exc if isinstance(exc, LogUnavailable) else LogUnavailable(repr(exc)))
+        self._tidy(request_id, pending)
         self._metrics.appended(self._clock.monotonic() - started)
+
+    def _tidy(self, request_id: str, pending: _Pending) -> None:
+        """Forget a write that is answered, or that nobody waits for and nothing appends any more."""
+        over = pending.verdict.done() or not (pending.waiters or pending.appending)
+        if over and self._pending.get(request_id) is pending:
+            del self._pending[request_id]
 
     def _fold_batch(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -215,28 +244,25 @@ class Replica:
         self._moved.set()
 
     def _answer(self, verdict: Verdict, request_id: str) -> None:
-        future = self._verdicts.pop(request_id, None)
-        if future is not None and not future.done():
-            future.set_result(verdict)
+        pending = self._pending.pop(request_id, None)
+        if pending is not None and not pending.verdict.done():
+            pending.verdict.set_result(verdict)
 
     def _stop(self, exc: Exception, offset: int | None = None) -> None:
         self.stopped = str(exc) if offset is None else f"settings log, offset {offset}: {exc}"
         _log.error("replica stopped", error=self.stopped)
-        for future in self._verdicts.values():
-            if not future.done():
-                future.set_exception(Indeterminate(self.stopped))
-        self._verdicts.clear()
+        for pending in self._pending.values():
+            if not pending.verdict.done():
+                pending.verdict.set_exception(Indeterminate(self.stopped))
+        self._pending.clear()
         self._moved.set()
 
 
-async def _within(awaitable: Awaitable[object], timeout_s: float) -> None:
+async def _moved(event: asyncio.Event, timeout_s: float) -> None:
+    """Until it is set, at most so long. In the caller's own task: another task would come to wait only after the next
+    fold, and another waiter's `clear` in between would be missed."""
     try:
-        await asyncio.wait_for(awaitable, timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
     except TimeoutError:
         return
-
-
-def _retrieved(future: asyncio.Future[Verdict]) -> None:
-    """Mark the exception as seen: every waiter may have gone by the time the answer comes."""
-    if not future.cancelled():
-        future.exception()

@@ -12,6 +12,11 @@ whole wait, counted from our own ShardTaken.
 
 Note [Commit before effect]. An intent is committed before its effect begins. A fenced owner can't commit, so it can't
 begin. This protects the journal, never the backend; the deadline in `Effects` and the sweep cover what is left.
+
+Note [A commit is never half known]. A commit lands although its caller was cancelled, so it runs in a task of its own that
+also takes it into `statuses`. Else a loop that is stopped while its intent is being committed would leave the journal with
+an open intent that this incarnation doesn't know of: its next commit of the key would overwrite it, and nobody would ever
+end it.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +44,7 @@ from controlplane.log.ports import (
     ShardWriter,
     Stream,
 )
+from controlplane.runtime.attribution import ACTOR
 from controlplane.runtime.backoff import Backoff
 from controlplane.runtime.clock import Clock
 from controlplane.telemetry.metrics import Metrics
@@ -50,6 +56,9 @@ _log = structlog.get_logger()
 
 MARK = "#settings"
 """Key of the shard's own status record: how far the settings log is announced."""
+
+SLICE = 200
+"""Statuses in one commit when many are settled."""
 
 OPERATION = "#operation/"
 """Prefix of the status records of operations under way."""
@@ -72,14 +81,15 @@ class Shard:
     ) -> None:
         self.index = index
         self.statuses: dict[str, KeyStatus] = {}
-        self.held: set[str] = set()
-        """Keys whose last effect may yet land: hold them for the whole wait."""
         self.token = -1
         """Offset of our ShardTaken."""
         self.operations: dict[str, dict[str, Any]] = {}
         """Operations that were begun and not ended, by id: details of their OperationStarted."""
         self.settings_position = 0
-        """Records of the settings log before this offset are announced."""
+        """Records of the settings log before this offset are announced, by what stands in the journal."""
+        self.announced = 0
+        """The same by what this process knows: it moves on also where there was nothing to announce for the shard.
+        Nothing is done about a revision that isn't announced yet."""
         self.lost = asyncio.Event()
         self._journal = journal
         self._clock = clock
@@ -88,6 +98,8 @@ class Shard:
         self._writer: ShardWriter | None = None
         self._incarnation = uuid.uuid4().hex
         self._sequence = 0
+        self._batches = 0
+        self._commits: set[asyncio.Task[Sequence[int]]] = set()
         self._backoff = Backoff(0.1, 5.0)
 
     async def take(self) -> None:
@@ -99,7 +111,23 @@ class Shard:
         committed = await self._commit(Commit(events=(taken,)))
         self.token = committed[0]
         await self._read_statuses()
-        await self._settle_intents()
+        self.announced = self.settings_position
+        await self._settle("Takeover", list(self.statuses), self.commit)
+        for name, begun in list(self.operations.items()):
+            await self.commit([self._abandoned(begun)], operations={name: None})
+
+    async def settle(self, keys: Iterable[str]) -> None:
+        """End the intents of these keys that whoever worked on them left open."""
+        await self._settle("Interrupted", keys, self.commit_surely)
+
+    def next_batch(self) -> int:
+        """Number of a batch of effects: rises for as long as the shard is ours, whatever becomes of the loops in it."""
+        self._batches += 1
+        return self._batches
+
+    def effect_id(self, what: str, number: int) -> str:
+        """Id of the event that begins an effect, known before it is committed: a mark in the status refers to it."""
+        return event_id(f"effect:{self.index}:{self.token}:{what}", number)
 
     def record(self, fact: Fact, subject: Subject) -> Outgoing:
         """The event as a journal record of this shard."""
@@ -151,17 +179,37 @@ class Shard:
             records.append(Outgoing(MARK, codec.encode({"settings_position": settings_position})))
         for name, begun in (operations or {}).items():
             records.append(Outgoing(OPERATION + name, None if begun is None else codec.encode(begun)))
-        offsets = await self._commit(Commit(events=tuple(events), statuses=tuple(records)))
+        commit = Commit(events=tuple(events), statuses=tuple(records))
+        # Note [A commit is never half known]
+        task = asyncio.create_task(self._store(commit, statuses, gone, settings_position, dict(operations or {})))
+        self._commits.add(task)
+        task.add_done_callback(self._stored)
+        return await asyncio.shield(task)
+
+    async def _store(
+        self,
+        commit: Commit,
+        statuses: Sequence[KeyStatus],
+        gone: Sequence[str],
+        settings_position: int | None,
+        operations: Mapping[str, dict[str, Any] | None],
+    ) -> Sequence[int]:
+        offsets = await self._commit(commit)
         self.statuses.update((status.key, status) for status in statuses)
         for key in gone:
             self.statuses.pop(key, None)
         if settings_position is not None:
             self.settings_position = settings_position
-        for name, begun in (operations or {}).items():
+        for name, begun in operations.items():
             self.operations.pop(name, None)
             if begun is not None:
                 self.operations[name] = begun
         return offsets
+
+    def _stored(self, task: asyncio.Task[Sequence[int]]) -> None:
+        self._commits.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            _log.debug("commit failed", shard=self.index, error=str(exc))  # who waits for it hears of it, too
 
     async def commit_surely(
         self,
@@ -187,8 +235,10 @@ class Shard:
         await self._commit(Commit(metrics=tuple(metrics)))
 
     async def close(self) -> None:
-        """Give up the right to act."""
+        """Give up the right to act; what is being committed ends first."""
         self.lost.set()
+        if self._commits:
+            await asyncio.wait(self._commits, timeout=self._timeout_s)
         if self._writer is not None:
             await self._writer.close()
 
@@ -226,32 +276,21 @@ class Shard:
                     self.statuses[entry.key] = from_wire(codec.decode(entry.data))
             position = entries[-1].offset + 1
 
-    async def _settle_intents(self) -> None:
-        events, statuses = [], []
-        now = self._clock.now()
-        for status in self.statuses.values():
-            if status.unknown_since is not None:
-                self.held.add(status.key)
-            if status.intent is None:
-                continue
-            self.held.add(status.key)
-            settled = unknown_after_takeover(status, now)
-            key = parse_key(status.key)
-            fact = Fact(
-                EventType.ACTION_UNKNOWN,
-                {"step": status.intent.step, "attempt": status.intent.attempt, "reason": "Takeover"},
-                EventStatus.UNKNOWN,
-                causation_id=status.intent.event_id,
-            )
-            subject = Subject(
-                key.tenant, key.service, status.key, status.observed_generation, status.revision, "coreplane"
-            )
-            events.append(self.record(fact, subject))
-            statuses.append(settled)
-        for start in range(0, len(statuses), 200):
-            await self.commit(events[start : start + 200], statuses[start : start + 200])
-        for name, begun in list(self.operations.items()):
-            await self.commit([self._abandoned(begun)], operations={name: None})
+    async def _settle(self, reason: str, keys: Iterable[str], commit: Callable[..., Awaitable[object]]) -> None:
+        found = (self.statuses.get(key) for key in keys)
+        unsettled = [status for status in found if status is not None and status.intent is not None]
+        for start in range(0, len(unsettled), SLICE):
+            some = unsettled[start : start + SLICE]
+            events = [self._unknown(status, reason) for status in some]
+            await commit(events, [unknown_outcome(status, self._clock.now()) for status in some])
+
+    def _unknown(self, status: KeyStatus, reason: str) -> Outgoing:
+        key, intent = parse_key(status.key), status.intent
+        details = {"reason": reason} | ({"step": intent.step, "attempt": intent.attempt} if intent else {})
+        cause = intent.event_id if intent else None
+        fact = Fact(EventType.ACTION_UNKNOWN, details, EventStatus.UNKNOWN, causation_id=cause)
+        subject = Subject(key.tenant, key.service, status.key, status.observed_generation, status.revision, ACTOR)
+        return self.record(fact, subject)
 
     def _abandoned(self, begun: dict[str, Any]) -> Outgoing:
         message = "its owner went away: it may have happened in part; repeat it"
@@ -269,8 +308,8 @@ def _about(key: str) -> dict[str, str]:
     return {"type": parts.setting_type, "service": parts.service, "tenant": parts.tenant, "schema": STATUS_SCHEMA}
 
 
-def unknown_after_takeover(status: KeyStatus, now: float) -> KeyStatus:
-    """The status of a key whose intent was found open."""
+def unknown_outcome(status: KeyStatus, now: float) -> KeyStatus:
+    """The status of a key whose intent was found open: held until the effect must have landed."""
     at = timestamp(now)
     action = status.last_action._replace(status="unknown", at=at) if status.last_action else None
     return replace(status, intent=None, unknown_since=at, last_action=action)

@@ -1,4 +1,9 @@
-"""The last status of every key, followed from the journal, for queries and for those who wait for a phase."""
+"""The last status of every key, followed from the journal, for queries and for those who wait for a phase.
+
+Note [A key that moved]. A key whose target changes may change its shard, and shards are read in no order: the old shard's
+last record of the key, or its tombstone, may be read after the new shard's first. The newer revision counts, and a
+tombstone only for its own shard.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +29,8 @@ class StatusView:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._statuses: dict[str, KeyStatus] = {}
+        self._homes: dict[str, int] = {}
+        """Key → shard whose record that is."""
         self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._listeners: list[Changed] = []
 
@@ -70,11 +77,20 @@ class StatusView:
     def _take(self, entry: Entry) -> None:
         if entry.key.startswith("#"):
             return  # a shard's own record, not a setting's
-        before, after = self._statuses.get(entry.key), None
-        if entry.data is None:
+        before = self._statuses.get(entry.key)
+        after = None if entry.data is None else from_wire(codec.decode(entry.data))
+        if (
+            before is not None
+            and self._homes[entry.key] != entry.shard
+            and (after is None or after.revision < before.revision)
+        ):
+            return  # Note [A key that moved]
+        if after is None:
             self._statuses.pop(entry.key, None)
+            self._homes.pop(entry.key, None)
         else:
-            after = self._statuses[entry.key] = from_wire(codec.decode(entry.data))
+            self._statuses[entry.key] = after
+            self._homes[entry.key] = entry.shard
         for changed in self._listeners:
             changed(entry.key, before, after)
         for moved in self._watchers.get(entry.key, ()):

@@ -33,7 +33,8 @@ class Supervisor:
         if name in self._tasks and not self._tasks[name].done():
             msg = f"task {name} is running already"
             raise RuntimeError(msg)
-        self._tasks[name] = asyncio.create_task(self._watch(name, run), name=name)
+        task = self._tasks[name] = asyncio.create_task(self._watch(name, run), name=name)
+        task.add_done_callback(lambda task: self._drop(name, task))
 
     def running(self, name: str) -> bool:
         """True while the named task is neither done nor stopped."""
@@ -48,6 +49,11 @@ class Supervisor:
         tasks = list(reversed(self._tasks.values()))
         self._tasks.clear()
         await _ended(tasks)
+
+    def _drop(self, name: str, task: asyncio.Task[None]) -> None:
+        """Names are as many as targets ever were; what has ended isn't remembered."""
+        if self._tasks.get(name) is task:
+            del self._tasks[name]
 
     async def _watch(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         failures = 0

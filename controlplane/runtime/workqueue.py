@@ -8,6 +8,7 @@ Keys may be due later (backoff, holds, intervals).
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -26,7 +27,6 @@ class Priority(IntEnum):
 class _Place:
     priority: Priority
     due: float
-    added: float
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class WorkQueue:
 
     def add(self, key: str, priority: Priority, now: float, *, due: float | None = None) -> None:
         """Look at the key at `due` (None: now). What is queued already only gets sooner and more urgent."""
-        place = _Place(priority, now if due is None else due, now)
+        place = _Place(priority, now if due is None else due)
         if key in self._out:
             self._out[key] = _sooner(self._out[key], place)
         else:
@@ -49,15 +49,15 @@ class WorkQueue:
 
     def postpone(self, key: str, priority: Priority, now: float, due: float) -> None:
         """Look at the key at `due` and not before, whatever was queued."""
-        place = _Place(priority, due, now)
+        place = _Place(priority, due)
         if key in self._out:
             self._out[key] = place
         else:
             self._drop(key)
             self._wait(key, place, now)
 
-    def take(self, limit: int, now: float) -> list[str]:
-        """Up to `limit` due keys, urgent ones first. Each is out until `done`."""
+    def take(self, limit: int, now: float, waited: Callable[[float], None] | None = None) -> list[str]:
+        """Up to `limit` due keys, urgent ones first. Each is out until `done`. `waited` hears how long each was due."""
         self._mature(now)
         self._age(now)
         taken: list[str] = []
@@ -66,9 +66,11 @@ class WorkQueue:
             while due and len(taken) < limit:
                 key = next(iter(due))
                 del due[key]
-                del self._waiting[key]
+                place = self._waiting.pop(key)
                 self._out[key] = None
                 taken.append(key)
+                if waited is not None:
+                    waited(now - place.due)
         return taken
 
     def done(self, key: str, now: float) -> None:
@@ -76,12 +78,6 @@ class WorkQueue:
         place = self._out.pop(key, None)
         if place is not None:
             self._wait(key, place, now)
-
-    def discard(self, key: str) -> None:
-        """Forget the key; a pass that has it out finishes undisturbed."""
-        self._drop(key)
-        if key in self._out:
-            self._out[key] = None
 
     def next_due(self) -> float | None:
         """When the next key is due; None when nothing is queued. In the past when something is due already."""
@@ -100,6 +96,10 @@ class WorkQueue:
 
     def __contains__(self, key: str) -> bool:
         return key in self._waiting or key in self._out
+
+    def is_out(self, key: str) -> bool:
+        """True while a pass has the key."""
+        return key in self._out
 
     @property
     def out(self) -> int:
@@ -130,7 +130,7 @@ class WorkQueue:
         resyncs = self._due[Priority.RESYNC]
         aged = []
         for key in resyncs:
-            if self._waiting[key].added > now - AGEING_S:
+            if self._waiting[key].due > now - AGEING_S:
                 break
             aged.append(key)
         for key in aged:
@@ -142,4 +142,4 @@ class WorkQueue:
 def _sooner(old: _Place | None, new: _Place) -> _Place:
     if old is None:
         return new
-    return _Place(min(old.priority, new.priority), min(old.due, new.due), min(old.added, new.added))
+    return _Place(min(old.priority, new.priority), min(old.due, new.due))

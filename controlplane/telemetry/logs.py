@@ -14,6 +14,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any, Final, Literal, TextIO
 
 import structlog
@@ -92,6 +93,7 @@ def _clean(name: str, value: Any) -> Any:
     return value
 
 
+@lru_cache(maxsize=1024)  # the same few names, in every line
 def _hides(name: str) -> bool:
     return _SECRET_NAMES.search(name.lower()) is not None
 
@@ -114,4 +116,5 @@ def _in_order(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> Mut
 
 def _without_passwords(_logger: Any, _method: str, rendered: Any) -> str:
     """Works on the finished line, because the text of an exception may hold a URL as well."""
-    return _URL_PASSWORD.sub(rf"\1:{WITHHELD}@", str(rendered))
+    line = str(rendered)
+    return _URL_PASSWORD.sub(rf"\1:{WITHHELD}@", line) if "://" in line else line

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -246,6 +247,10 @@ def decoded(reply: Any) -> Reply:
 
 
 def _said(exc: BaseException) -> str:
+    """What the system says: redis-py puts host and port around it twice, and they stand in front already."""
+    cause = exc.__cause__ or exc.__context__
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno)
     return str(exc) or type(exc).__name__
 
 

@@ -79,8 +79,10 @@ async def observe_users(node: RedisNode, wanted: Mapping[str, User | None], logi
     held = await _held(node, wanted, login.secrets)
     users = [user for user in wanted.values() if user is not None]
     forms = await _canonical(node, dict.fromkeys(user.rules for user in users), login.secrets)
-    found = {}
+    found: dict[str, FoundUser] = {}
     for name, user in wanted.items():
+        if len(found) % TOGETHER == TOGETHER - 1:
+            await asyncio.sleep(0)
         there = held.get(name)
         form = None if user is None else _as_wanted(user, forms[user.rules], there, login.secrets)
         lockout = await _lockout(node, user, login) if name == login.username else None

@@ -107,7 +107,7 @@ async def measured(urls: Mapping[str, str], reads: int) -> dict[str, float]:
     ):
         options = CacheOptions(memory_keys=keys, layer_timeout_s=5.0)
         async with LayeredCache(Quiet(urls, layers), "bench", options=options) as cache:
-            while not cache.feed.trusted():  # noqa: ASYNC110 - once, at the start
+            while not cache.feed.trusted():
                 await asyncio.sleep(0.001)
             found[label] = await each_us(lambda cache=cache: cache.get("k", load), reads)
     async with LayeredCache(Quiet(urls, ["redis", "memcached"]), "bench", options=CacheOptions(memory_keys=0)) as cache:

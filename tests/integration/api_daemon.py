@@ -26,12 +26,16 @@ from controlplane.log.memory import MemoryLog
 from controlplane.log.ports import Commit, Outgoing
 from controlplane.projection.projector import Projector
 from controlplane.projection.sqlite import SqliteStore
+from controlplane.runtime.catalogue import Catalogue, TargetId
 from controlplane.runtime.clock import SystemClock
+from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
+from controlplane.runtime.secrets import EnvironmentSecrets
 from controlplane.runtime.statuses import StatusView
 from controlplane.runtime.supervisor import Supervisor
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.contract import Service
+from reconcilers.registry import SERVICES
 from schemas.event import EventType
 from schemas.kinds import KINDS
 from schemas.names import event_id
@@ -53,6 +57,9 @@ class Looked:
 
     def look(self, key: str) -> None:
         self.keys.append(key)
+
+    def loop(self, target: TargetId) -> None:
+        return None
 
     def report(self) -> dict[str, Any]:
         return {"shards": [0], "targets": self.targets}
@@ -144,7 +151,13 @@ async def daemon(
     store = SqliteStore(Path(directory.name) / "projection.sqlite")
     projector = Projector(log.journal, store, metrics)
     looked = Looked()
-    parts = Parts(config, replica, statuses, log.journal, store, looked, Ran(), KINDS, services or {}, metrics, clock)
+    secrets = EnvironmentSecrets(Path(directory.name), b"key")
+    foresight = Preview(
+        replica.state, Catalogue(SERVICES), statuses, looked, secrets=secrets, clock=clock, metrics=metrics
+    )
+    parts = Parts(
+        config, replica, statuses, log.journal, store, looked, Ran(), KINDS, services or {}, metrics, clock, foresight
+    )
     parts = replace(parts, **other)
     supervisor = Supervisor(metrics)
     async with AsyncExitStack() as stack:
@@ -161,6 +174,6 @@ async def daemon(
 async def until(condition: Any, timeout_s: float = 10.0) -> Any:
     """The first true result of the async `condition`; fails when there is none in time."""
     async with asyncio.timeout(timeout_s):
-        while not (found := await condition()):  # noqa: ASYNC110 - it lies behind HTTP and has no event
+        while not (found := await condition()):
             await asyncio.sleep(0.01)
     return found

@@ -166,5 +166,5 @@ class Context:
 async def until(condition: Any, deadline_s: float = 10.0) -> None:
     """Wait for a condition of the world."""
     async with asyncio.timeout(deadline_s):
-        while not condition():  # noqa: ASYNC110 - the world has no event to wait for
+        while not condition():
             await asyncio.sleep(0.005)

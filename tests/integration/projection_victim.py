@@ -65,7 +65,7 @@ async def main(path, events, metrics):
     projector = Projector(log.journal, store, Metrics(), retention=FOR_EVER)
     following = asyncio.create_task(projector.run())
     total = events // SHARDS * SHARDS + metrics // SHARDS * SHARDS
-    while sum((await store.positions()).values()) < total:  # noqa: ASYNC110 - the store has no event to wait for
+    while sum((await store.positions()).values()) < total:
         await asyncio.sleep(0.01)
     await log.close()
     await following

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -27,10 +28,18 @@ async def test_every_route_is_described_and_every_reference_resolves(api: Api) -
     operations = [operation for methods in document["paths"].values() for operation in methods.values()]
     assert len({operation["operationId"] for operation in operations}) == len(ROUTES)
     known = document["components"]["schemas"]
-    missing = [reference for reference in references(document) if reference.rpartition("/")[2] not in known]
-    assert missing == []
+    assert set(references(document)) <= {f"#/components/schemas/{name}" for name in known}
     for schema in known.values():
         Draft202012Validator.check_schema(schema)
+
+
+async def test_query_parameters_are_described_as_what_may_be_sent(api: Api) -> None:
+    document = await api.call("GET", "/openapi.json", 200)
+    described = {p["name"]: p for p in document["paths"]["/v1/tenants/{tenant}/settings"]["get"]["parameters"]}
+    assert described["phase"]["schema"] == {"$ref": "#/components/schemas/Phase"}
+    assert described["cursor"]["schema"] == {"type": "string", "maxLength": 2000}
+    assert described["cursor"]["description"]
+    assert described["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
 
 
 def references(value: Any) -> list[str]:
@@ -100,9 +109,24 @@ async def test_requests_are_counted_by_the_pattern_of_their_path(api: Api) -> No
 async def test_the_page_and_what_it_loads_are_there(api: Api) -> None:
     page = await api.raw("GET", "/")
     assert (page.status, page.content_type) == (200, "text/html")
-    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
-    assert (await api.raw("GET", "/web/style.css")).content_type == "text/css"
+    loaded = set(re.findall(r'(?:src|href)="(/web/[^"]+)"', await page.text()))
+    assert loaded == {"/web/app.js", "/web/style.css", "/web/icon.svg"}
+    types = {path: (await api.raw("GET", path)).content_type for path in loaded}
+    assert types["/web/style.css"] == "text/css"
+    assert types["/web/app.js"] == "text/javascript"
+    assert types["/web/icon.svg"] == "image/svg+xml"
     assert (await api.raw("GET", "/web/..%2Froutes.py")).status == 404
+
+
+@pytest.mark.parametrize("path", ["/", "/web/app.js", "/web/style.css"])
+async def test_the_page_runs_only_what_this_daemon_serves(api: Api, path: str) -> None:
+    served = await api.raw("GET", path)
+    policy = dict(part.strip().split(" ", 1) for part in served.headers["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == "'self'"
+    assert not {"script-src", "style-src", "connect-src"} & set(policy)
+    assert served.headers["X-Content-Type-Options"] == "nosniff"
+    text = await served.text()
+    assert not re.search(r"<style|<script(?![^>]* src=)|\sstyle=|\son[a-z]+=\"|innerHTML|https?://", text)
 
 
 async def test_events_are_found_in_the_projection_by_tenant_and_filter(api: Api) -> None:

@@ -97,7 +97,7 @@ async def test_steps_that_can_not_be_sent_have_failed(redis_server):
 async def sent(target):
     """Until a step is under way: the server has been asked and doesn't answer."""
     async with asyncio.timeout(DEADLINE_S):
-        while not target.backend.nodes[0].tally.under_way:  # noqa: ASYNC110 - the tally is a plain counter
+        while not target.backend.nodes[0].tally.under_way:
             await asyncio.sleep(0)
 
 

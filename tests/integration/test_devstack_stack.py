@@ -48,7 +48,7 @@ def machine(programs: Any) -> Machine:
 
 async def eventually(holds: Callable[[], bool], what: str) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while not holds():  # noqa: ASYNC110 - the world outside tells nobody
+        while not holds():
             await asyncio.sleep(0.02)
     assert holds(), what
 

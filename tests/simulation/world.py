@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from controlplane.config import RuntimeConfig
 from controlplane.domain.fold import Verdict
+from controlplane.domain.status import KeyStatus
 from controlplane.log import codec
 from controlplane.log.memory import MemoryLog
 from controlplane.log.ports import Commit, Indeterminate, LogUnavailable, Place, Stream
@@ -29,6 +30,7 @@ from controlplane.runtime.supervisor import Supervisor
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.contract import (
     SUCCEEDED,
+    BackendError,
     Connection,
     Difference,
     ExternalId,
@@ -37,6 +39,7 @@ from reconcilers.contract import (
     Kind,
     Measurement,
     NotSent,
+    Operation,
     Outcome,
     Plan,
     Result,
@@ -110,6 +113,8 @@ class Faults:
     lost_reply: float = 0.0
     """The effect happens, late, and nobody hears of it."""
     slow_s: float = 0.0
+    observing_s: float = 0.0
+    """Every observation takes so long."""
 
 
 @dataclass
@@ -120,12 +125,23 @@ class Server:
     faults: Faults = field(default_factory=Faults)
     objects: dict[str, int] = field(default_factory=dict)
     effects: list[tuple[float, str, str]] = field(default_factory=list)
+    sent: list[tuple[float, str]] = field(default_factory=list)
+    """When a request was written, and by which process."""
     second_creates: list[str] = field(default_factory=list)
     up: bool = True
     run_id: int = 0
     observations: int = 0
     landing: set[asyncio.Task[None]] = field(default_factory=set)
-    hints: asyncio.Queue[Hint] = field(default_factory=lambda: asyncio.Queue(100))
+    hints: asyncio.Queue[Hint | BackendError] = field(default_factory=lambda: asyncio.Queue(100))
+    closed: int = 0
+    dead_urls: set[str] = field(default_factory=set)
+    bugs: set[str] = field(default_factory=set)
+    """Calls of the backend that raise what no backend may raise."""
+
+    def bug(self, call: str) -> None:
+        if call in self.bugs:
+            msg = f"bug in {call}"
+            raise ValueError(msg)
 
     def land(self, step: Step) -> None:
         name = step.external.name
@@ -169,8 +185,9 @@ class Server:
 class SimBackend:
     """The service's only I/O, on the server above."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, process: str = "") -> None:
         self._server = server
+        self._process = process
         self.incarnation = str(server.run_id)
 
     def unsupported(self, setting_type: str) -> str | None:
@@ -178,11 +195,14 @@ class SimBackend:
 
     async def observe(self, wanted: Mapping[ExternalId, Any]) -> Mapping[ExternalId, Any]:
         await self._server.trouble()
+        self._server.bug("observe")
+        await asyncio.sleep(self._server.faults.observing_s)
         self._server.observations += 1
         return {x: self._server.objects[x.name] for x in wanted if x.name in self._server.objects}
 
     async def apply(self, steps: Sequence[Step], fence: Fence) -> Sequence[Outcome]:
-        return [await self._apply(step, fence) for step in steps]
+        outcomes = [await self._apply(step, fence) for step in steps]
+        return outcomes[1:] if "outcomes" in self._server.bugs else outcomes
 
     async def _apply(self, step: Step, fence: Fence) -> Outcome:
         server = self._server
@@ -196,6 +216,7 @@ class SimBackend:
             fence.check()
         except NotSent:
             return Outcome(Result.NOT_SENT)
+        server.sent.append((asyncio.get_running_loop().time(), self._process))
         if server.rng.random() < server.faults.lost_reply:
             server.land_later(step, server.rng.random() * LANDING_S)
             return unknown(Unreachable("no reply"))
@@ -204,17 +225,22 @@ class SimBackend:
 
     async def sample(self) -> Sequence[Measurement]:
         await self._server.trouble()
+        self._server.bug("sample")
         return [Measurement("objects", len(self._server.objects))]
 
     async def hints(self) -> AsyncIterator[Hint]:
         while True:
-            yield await self._server.hints.get()
+            self._server.bug("hints")
+            hint = await self._server.hints.get()
+            if isinstance(hint, BackendError):
+                raise hint
+            yield hint
 
     async def close(self) -> None:
-        return
+        self._server.closed += 1
 
 
-def service(server: Server, planner: Callable[..., Plan] = plan) -> Service:
+def service(server: Server, planner: Callable[..., Plan] = plan, more: Mapping[str, Any] | None = None) -> Service:
     async def connect(connection: Connection) -> SimBackend:
         await server.trouble()
         return SimBackend(server)
@@ -228,7 +254,14 @@ def service(server: Server, planner: Callable[..., Plan] = plan) -> Service:
         requires=lambda value: value.needs,
     )
     return Service(
-        "mesh", (kind,), ItemTarget, connect, landing_s=LANDING_S, observe_timeout_s=5.0, effect_timeout_s=5.0, batch=50
+        "mesh",
+        (replace(kind, **(more or {})),),
+        ItemTarget,
+        connect,
+        landing_s=LANDING_S,
+        observe_timeout_s=5.0,
+        effect_timeout_s=5.0,
+        batch=50,
     )
 
 
@@ -282,9 +315,15 @@ class Life:
     dies_at: int | None = None
     calls: int = 0
     dead: asyncio.Event = field(default_factory=asyncio.Event)
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+    """Not set: nothing passes between the process and the log, and nobody says so."""
+
+    def __post_init__(self) -> None:
+        self.heard.set()
 
     async def call(self, what: str) -> None:
         self.calls += 1
+        await self.heard.wait()
         if self.dies_at is not None and self.calls >= self.dies_at:
             self.dead.set()
         if self.dead.is_set():
@@ -294,14 +333,17 @@ class Life:
 class MortalJournal:
     """The journal, as one life of the process sees it."""
 
-    def __init__(self, journal: Any, life: Life) -> None:
+    def __init__(self, journal: Any, life: Life, taken: Callable[[int], None]) -> None:
         self._journal = journal
         self._life = life
+        self._taken = taken
         self.shards = journal.shards
 
     async def open_shard(self, shard: int) -> Mortal:
         await self._life.call("open")
-        return Mortal(await self._journal.open_shard(shard), self._life)
+        writer = await self._journal.open_shard(shard)
+        self._taken(shard)
+        return Mortal(writer, self._life)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._journal, name)
@@ -310,8 +352,8 @@ class MortalJournal:
 class MortalServer(SimBackend):
     """The backend, as one life of the process sees it: dying before or after the effect are both possible."""
 
-    def __init__(self, server: Server, life: Life) -> None:
-        super().__init__(server)
+    def __init__(self, server: Server, life: Life, process: str) -> None:
+        super().__init__(server, process)
         self._life = life
 
     async def apply(self, steps: Sequence[Step], fence: Fence) -> Sequence[Outcome]:
@@ -324,45 +366,61 @@ class MortalServer(SimBackend):
 class World:
     """One log, one server, and a process that is started, killed and started again."""
 
-    def __init__(self, seed: int, *, shards: int = 4) -> None:
-        self.rng = random.Random(seed)
-        self.log = MemoryLog(shards=shards)
-        self.server = Server(self.rng)
+    def __init__(self, seed: int, *, shards: int = 4, beside: World | None = None, name: str = "a") -> None:
+        """`beside`: another process over the same log and server."""
+        self.rng = beside.rng if beside else random.Random(seed)
+        self.log = beside.log if beside else MemoryLog(shards=shards)
+        self.server = beside.server if beside else Server(self.rng)
+        self.takes: list[tuple[float, int, str]] = beside.takes if beside else []
+        """When a shard was taken, and by which process."""
+        self.name = name
         self.clock = VirtualClock()
         self.log_faults = LogFaults(self.rng)
         self.planner: Callable[..., Plan] = plan
+        self.kind: dict[str, Any] = {}
+        self.operations: tuple[Operation, ...] = ()
         self.requests = 0
 
-    async def start(self, *, dies_at: int | None = None) -> None:
+    async def start(self, *, dies_at: int | None = None, own: Collection[int] | None = None) -> None:
         self.life = Life(self.log_faults, dies_at)
         self.metrics = Metrics()
-        journal: Any = MortalJournal(self.log.journal, self.life)
-        spec = service(self.server, self.planner)
-        life, server = self.life, self.server
+        journal: Any = MortalJournal(self.log.journal, self.life, self._taken)
+        spec = service(self.server, self.planner, self.kind)
+        life, server, name = self.life, self.server, self.name
 
         async def connect(connection: Connection) -> MortalServer:
             await server.trouble()
-            return MortalServer(server, life)
+            server.bug("connect")
+            if connection.value.url in server.dead_urls:
+                raise Unreachable("nothing there")
+            return MortalServer(server, life, name)
 
-        spec = Service(**{name: getattr(spec, name) for name in spec.__slots__} | {"connect": connect})
+        spec = Service(
+            **{name: getattr(spec, name) for name in spec.__slots__}
+            | {"connect": connect, "operations": self.operations}
+        )
         self.replica = Replica(self.log.settings, self.clock, self.metrics)
         await self.replica.catch_up()
         self.statuses = StatusView(self.log.journal)
         self.supervisor = Supervisor(self.metrics)
         self.supervisor.start("replica", self.replica.run)
         self.supervisor.start("statuses", self.statuses.run)
+        self.catalogue = Catalogue({"mesh": spec})
         self.controller = Controller(
             self.replica,
             journal,
             self.statuses,
-            Catalogue({"mesh": spec}),
+            self.catalogue,
             secrets=EnvironmentSecrets(Path("/nonexistent"), b"key"),
             clock=self.clock,
             metrics=self.metrics,
             config=CONFIG,
         )
         await self.controller.start()
-        await self.controller.own(range(journal.shards))
+        await self.controller.own(range(journal.shards) if own is None else own)
+
+    def _taken(self, shard: int) -> None:
+        self.takes.append((self.clock.monotonic(), shard, self.name))
 
     async def stop(self) -> None:
         await self.controller.stop()
@@ -379,20 +437,33 @@ class World:
 
     async def submit(self, *changes: dict[str, Any]) -> Verdict:
         self.requests += 1
-        return await self.replica.submit(list(changes), actor="user", request_id=f"request-{self.requests}")
+        return await self.replica.submit(list(changes), actor="user", request_id=f"request-{self.name}-{self.requests}")
 
-    async def declare_target(self, name: str = "main") -> None:
-        await self.submit(declare(f"default/mesh.target/{name}", {"url": "sim:"}))
+    async def declare_target(self, name: str = "main", url: str = "sim:") -> None:
+        await self.submit(declare(f"default/mesh.target/{name}", {"url": url}))
 
     async def declare(self, name: str, size: int, target: str = "main", **more: Any) -> Verdict:
         body = {field_: more.pop(field_) for field_ in ("policy", "depends_on", "labels") if field_ in more}
         value = {"target": target, "size": size, **more}
         return await self.submit(declare(f"default/mesh.item/{name}", value, **body))
 
+    async def retire_target(self, name: str = "main") -> None:
+        await self.submit({"op": "retire", "key": f"default/mesh.target/{name}"})
+
     async def retire(self, name: str, deletion: str | None = None) -> Verdict:
         return await self.submit({"op": "retire", "key": f"default/mesh.item/{name}", "deletion": deletion})
 
     # --- what can be seen ----------------------------------------------------------------------------------------------
+
+    def status(self, name: str) -> KeyStatus:
+        found = self.statuses.get(f"default/mesh.item/{name}")
+        assert found is not None, f"{name} has no status"
+        return found
+
+    async def types_of(self, name: str, since: int = 0) -> list[str]:
+        """Event types of one item, from the so-manieth on."""
+        key = f"default/mesh.item/{name}"
+        return [e["event_type"] for e in await self.events() if e["setting"] == key][since:]
 
     def phase(self, name: str) -> str:
         status = self.statuses.get(f"default/mesh.item/{name}")
@@ -474,11 +545,20 @@ def simulate(scenario: Callable[[], Awaitable[None]]) -> None:
 
 
 def check_intents(events: Sequence[Mapping[str, Any]], *, open_allowed: int = 0) -> None:
-    """Every effect has its committed start and exactly one end; no event id appears twice."""
+    """Every effect has its committed start and exactly one end, and what it is for was announced before; no event id
+    appears twice."""
     ids = [event["id"] for event in events]
     assert len(ids) == len(set(ids)), "an event id appears twice"
     started = {e["id"] for e in events if e["event_type"] == "ActionStarted"}
-    ends = [e["causation_id"] for e in events if e["event_type"] in ("ActionSucceeded", "ActionFailed", "ActionUnknown")]
+    ends = [
+        e["causation_id"] for e in events if e["event_type"] in ("ActionSucceeded", "ActionFailed", "ActionUnknown")
+    ]
     assert len(ends) == len(set(ends)), "an action ended twice"
     assert set(ends) <= started, "an end without a start"
     assert len(started - set(ends)) <= open_allowed, f"actions without an end: {len(started - set(ends))}"
+    announced: set[str] = set()
+    for event in events:
+        if event["event_type"] in ("SettingAccepted", "SettingRetired"):
+            announced.add(event["id"])
+        if event["event_type"] == "ActionStarted":
+            assert event["causation_id"] in announced, f"acted before it was announced: {event}"

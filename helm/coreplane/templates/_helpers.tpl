@@ -58,10 +58,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 
 {{/* coreplane.yaml: the values, and over them what the chart decides. */}}
 {{- define "coreplane.config" -}}
-{{- if not .Values.config.auth.tokens }}
+{{- if not (dig "auth" "tokens" list .Values.config) }}
 {{- fail "config.auth.tokens is required: without tokens the daemon refuses to listen beyond loopback; give at least one {name, sha256, role}" }}
 {{- end }}
 {{- toYaml (mergeOverwrite (deepCopy .Values.config) (.Files.Get "files/fixed.yaml" | fromYaml)) }}
+{{- end }}
+
+{{/* Seconds until SIGKILL: effects that are cut off end as *unknown* and hold their settings back. */}}
+{{- define "coreplane.grace" -}}
+{{- $needed := addf (float64 (dig "runtime" "shutdown_timeout_s" 10 .Values.config)) 15.0 }}
+{{- if lt (float64 .Values.terminationGracePeriodSeconds) $needed }}
+{{- fail (printf "terminationGracePeriodSeconds must be at least %v: config.runtime.shutdown_timeout_s and 15 s for what comes before and after" $needed) }}
+{{- end }}
+{{- .Values.terminationGracePeriodSeconds }}
 {{- end }}
 
 {{/* "true" when some token reaches every tenant, as the metrics ask for. */}}

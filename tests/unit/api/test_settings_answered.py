@@ -61,11 +61,12 @@ def test_other_tenants_are_never_selected() -> None:
 
 @given(st.sets(st.text("abcXYZ019._-", min_size=1, max_size=6), max_size=30), st.integers(1, 7))
 def test_pages_together_are_the_whole_list(names: set[str], limit: int) -> None:
-    entries = select([entry(f"n{name}") for name in names], {}, Selection("default"))
+    chosen = Selection("default")
+    entries = select([entry(f"n{name}") for name in names], {}, chosen)
     found: list[Entry] = []
     after: str | None = ""
     while after is not None:
-        part, after = page(entries, after, limit)
+        part, after = page(reversed(entries), {}, chosen, after=after, limit=limit)
         found += part
     assert found == entries
     assert {made.key for made in found} == {f"default/cache.namespace/n{name}" for name in names}

@@ -73,6 +73,23 @@ def test_drift_is_told_before_not_being_ready() -> None:
         {"type": "Ready", "status": "False", "reason": "Drifted", "message": "differs on /keys"},
     ]
     assert tables.message_of(setting(status={"conditions": conditions})) == "OutOfBandChange: /keys"
+    drift = [{"path": "/keys", "desired": ["~a:*"], "observed": ["~a:*", "~b:*"]}]
+    told = tables.message_of(setting(status={"conditions": conditions, "drift": drift}))
+    assert told == "OutOfBandChange: /keys has ~b:*"
+
+
+def test_a_setting_as_it_was_has_no_phase() -> None:
+    line = rendered(tables.past_table([setting(updated_at="2026-01-31T11:55:00.123Z")])).splitlines()[1]
+    assert line == "cache.redis_user  app   2    17        2026-01-31 11:55:00  a=1 b=2"
+
+
+def test_a_first_declaration_needs_no_list_of_what_it_changed() -> None:
+    first = {"revision": 1, "at": "2026-01-31T11:00:00Z", "op": "declare", "changed": ["/value/a", "/value/b"]}
+    gone = first | {"revision": 3, "op": "forget", "changed": []}
+    changed = first | {"revision": 7, "changed": [f"/value/{name}" for name in "abcde"]}
+    rows = rendered(tables.history_table([changed, first | {"revision": 5}, gone, first])).splitlines()[1:]
+    assert rows[0].endswith("declare  /value/a /value/b /value/c and 2 more")
+    assert [row.rpartition("  ")[2] for row in rows[1:]] == ["new", "forget", "new"]
 
 
 @pytest.mark.parametrize(
@@ -95,45 +112,6 @@ def test_results_are_counted_in_a_steady_order() -> None:
     assert tables.results_line(results) == "1 created, 2 unchanged"
     assert tables.results_line([]) == "nothing to do"
     assert rendered(tables.results_table(results)).splitlines()[1].split() == ["a.b/0", "unchanged"]
-
-
-def event(**changes: Any) -> dict[str, Any]:
-    whole = {
-        "id": "1",
-        "event_type": "ActionSucceeded",
-        "timestamp": "2026-01-31T12:00:00.123456Z",
-        "service_name": "cache",
-        "details": {"step": "CreateUser", "attempt": 1, "empty": None},
-        "status": "succeeded",
-        "setting": "default/cache.redis_user/app",
-    }
-    return whole | changes
-
-
-def test_an_event_is_one_line() -> None:
-    assert tables.event_line(event()).plain == (
-        "12:00:00.123  ActionSucceeded     cache.redis_user/app          CreateUser · attempt=1"
-    )
-    assert tables.event_line(event(), date=True).plain.startswith("2026-01-31 12:00:00  ")
-
-
-def test_an_event_without_a_setting_names_its_service() -> None:
-    assert tables.event_line(event(setting=None, details={"target": "redis"})).plain.split()[2:] == ["cache", "redis"]
-
-
-def test_drift_is_told_with_path_desired_and_observed() -> None:
-    details = {"drift": [{"path": "/keys", "desired": ["app:*"], "observed": None}]}
-    assert tables.gist(event(details=details)) == '/keys: desired ["app:*"], observed absent'
-
-
-def test_who_changed_a_setting_is_told() -> None:
-    assert tables.gist(event(event_type="SettingAccepted", details={}, actor="ann")) == "by ann"
-
-
-def test_a_long_gist_is_cut() -> None:
-    text = tables.gist(event(details={"message": "x" * 1000}))
-    assert len(text) == tables.GIST_CHARS
-    assert text.endswith("…")
 
 
 def test_what_looks_like_markup_is_printed_as_it_is() -> None:

@@ -1,6 +1,9 @@
 """When a setting counts as settled, and what is said when it doesn't settle."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from controlplane.cli import waiting
 from controlplane.cli.failure import ExitCode, Failure
@@ -25,6 +28,8 @@ def seen(phase: str, observed: int = 2, message: str = "") -> dict[str, object]:
         (seen("Stalled", observed=1), 2, "waiting"),
         (seen("Reconciling"), 2, "waiting"),
         (seen("Drifted"), 2, "waiting"),
+        (seen("Drifted") | {"policy": {"drift": "report"}}, 2, "stuck"),
+        (seen("Drifted", observed=1) | {"policy": {"drift": "report"}}, 2, "waiting"),
         ({"generation": 2}, 2, "waiting"),
         (None, 2, "waiting"),
         (None, GONE, "done"),
@@ -50,8 +55,8 @@ def test_a_stalled_setting_is_named_with_its_reason() -> None:
     watch = Watch({"a.b/c": 2, "a.b/d": 2}, {"a.b/c": seen("Stalled", message="no password"), "a.b/d": seen("Pending")})
     with pytest.raises(Failure) as caught:
         waiting.conclude(watch, in_time=False, wait_s=1)
-    assert caught.value.message == "1 setting stalled, 1 setting not done yet"
-    assert caught.value.faults == (("a.b/c", "R: no password"),)
+    assert caught.value.message == "1 setting can't go on, 1 setting not done yet"
+    assert caught.value.faults == (("a.b/c", "Stalled  R: no password"), ("a.b/d", "Pending"))
     assert caught.value.code == ExitCode.FAILED
 
 
@@ -66,7 +71,9 @@ def test_running_out_of_time_ends_with_3_and_says_what_is_left() -> None:
 def test_the_picture_counts_what_is_done_and_shows_trouble_first() -> None:
     wanted = {f"a.b/{number}": 2 for number in range(30)}
     watch = Watch(wanted, {reference: seen("Ready") for reference in wanted} | {"a.b/29": seen("Stalled")})
-    table = waiting.picture(watch)
-    assert table.title == "29 of 30 as declared"
-    assert table.row_count == waiting.SHOWN + 1
-    assert str(next(iter(table.columns[0].cells))) == "a.b/29"
+    console = Console(file=io.StringIO(), width=200)
+    console.print(waiting.picture(watch))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[0] == "29 of 30 as declared"
+    assert len(lines) == 2 + waiting.SHOWN + 1
+    assert lines[2].startswith("a.b/29")

@@ -1,0 +1,84 @@
+"""Going back: what was declared then is declared again, as one change request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from aiohttp import web
+
+from controlplane.api import bodies, parameters
+from controlplane.api.call import CORRELATION, Call, answer
+from controlplane.domain import answers, rollback, writes
+from controlplane.domain.errors import Fault, Reason, Refused
+from controlplane.domain.fold import ChangeOutcome, Verdict
+from controlplane.domain.history import Records
+from controlplane.domain.rollback import Request, Restored, Seen
+from schemas.names import timestamp
+
+_MANY: Final = 500
+"""So many settings are compared beside the loop, which has leases to keep."""
+
+
+async def roll_back(call: Call[parameters.Rollback]) -> web.Response:
+    """Restore what was declared at a revision of the log, or at a time: all of it or nothing."""
+    replica, now = call.parts.replica, call.parts.clock.now()
+    body = await bodies.json_map(call.request, call.most_bytes)
+    asked = rollback.request_of(body, call.tenant, position=replica.state.position, now=now)
+    first = replica.state.verdicts.get(call.request_id)
+    found = [] if first is not None else await _restored(call, asked)
+    changes = [one.change for one in found if one.change is not None]
+    if call.query.dry_run:
+        at = timestamp(now)
+        record = {"at": at, "actor": call.caller.actor, "reason": asked.reason, "request_id": call.request_id}
+        outcomes = writes.trial_outcomes(replica.state, changes, record)
+        return answer({"revision": replica.state.position, "results": _listed(found, outcomes), "dry_run": True})
+    if first is None and not changes:
+        newest = max((one.now.revision for one in found if one.now is not None), default=replica.state.position)
+        return answer({"revision": newest, "results": []})
+    verdict = first or await replica.submit(
+        changes,
+        actor=call.caller.actor,
+        request_id=call.request_id,
+        reason=asked.reason,
+        timeout_s=call.write_timeout_s,
+    )
+    if verdict.refusals:
+        raise writes.refused(verdict.refusals)
+    _check_same(asked, verdict)
+    results = [{"setting": o.key, "outcome": o.outcome, "generation": o.generation} for o in verdict.outcomes]
+    return answer({"revision": verdict.offset + 1, "results": results}, headers={CORRELATION: verdict.request_id})
+
+
+async def _restored(call: Call[Any], asked: Request) -> list[Restored]:
+    seen = rollback.seen(call.parts.replica.state, call.tenant, asked)
+    records = await _records(call, rollback.offsets(seen))
+    if sum(not one.current for one in seen.values()) < _MANY:
+        return _compared(call, seen, records, asked)
+    return await asyncio.to_thread(_compared, call, seen, records, asked)
+
+
+def _compared(call: Call[Any], seen: Mapping[str, Seen], records: Records, asked: Request) -> list[Restored]:
+    return rollback.restored(seen, rollback.apart(records, seen), asked, call.parts.kinds)
+
+
+async def _records(call: Call[Any], offsets: Sequence[int]) -> list[tuple[int, Mapping[str, Any]]]:
+    wanted = frozenset(offsets)
+    found: list[tuple[int, Mapping[str, Any]]] = []
+    for first, last in answers.runs(offsets):
+        found += [pair for pair in await call.parts.replica.records(first, last + 1) if pair[0] in wanted]
+    return found
+
+
+def _listed(found: Sequence[Restored], outcomes: Sequence[ChangeOutcome]) -> list[dict[str, Any]]:
+    """Every setting chosen; those that are as they were are unchanged."""
+    told = {outcome.key: outcome.outcome for outcome in outcomes}
+    return [{"setting": one.key, "outcome": told.get(one.key, "unchanged"), "changed": one.changed} for one in found]
+
+
+def _check_same(asked: Request, verdict: Verdict) -> None:
+    """A remembered verdict must be about settings that this rollback chooses."""
+    if asked.keys is not None and not {outcome.key for outcome in verdict.outcomes} <= asked.keys:
+        detail = "this Idempotency-Key was used for another request: choose a new one"
+        raise Refused(Reason.CONFLICT, detail, [Fault("Idempotency-Key", detail)])

@@ -1,0 +1,208 @@
+"""What would happen to each setting of a proposal, and the identity of all of it together. Pure.
+
+A plan isn't kept: its id is made of what it was made from, so the same proposal in the same world has the same id, however
+often it is planned. The id has four parts: where the settings log stood, and digests of what was asked for, of the
+revisions of all settings concerned, and of what the backends made of it. So it can be said which of these moved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from controlplane.domain.changes import changed_paths
+from controlplane.domain.errors import Fault, Reason, Refused
+from controlplane.domain.status import plain
+from controlplane.domain.writes import Trial
+from controlplane.runtime.decisions import Decision
+from reconcilers.contract import BackendError, Difference, Plan, Step, TerminalError
+
+_PLAN_ID = re.compile(r"(\d{1,18})-([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{16})")
+
+
+class Why(NamedTuple):
+    """A reason as it would stand in the status, and what to do about it."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What would become of one setting."""
+
+    trial: Trial
+    steps: tuple[Step, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    """Between what would be desired and what is observed now."""
+    waits_for: tuple[str, ...] = ()
+    """Keys that come first: those it stands on, or, when it is retired, those that stand on it."""
+    unknown: Why | None = None
+    """Nothing can be said, because nothing could be observed."""
+    refused: Why | None = None
+    """Nothing would be done, although there is something to do."""
+
+    @property
+    def unchanged(self) -> bool:
+        """Declared as it is, and nothing to do."""
+        return self.trial.outcome == "unchanged" and not (self.steps or self.unknown or self.refused)
+
+
+def decided(trial: Trial, decision: Decision, plan: Plan = Plan(), waits_for: Iterable[str] = ()) -> Foreseen:  # noqa: B008 - frozen
+    """What the controller's decision means for people. Its status began without conditions, so all it has are new."""
+    status, differences = decision.status, plan.differences
+    if decision.steps:
+        return Foreseen(trial, decision.steps, differences, tuple(waits_for))
+    ready = status.condition("Ready")
+    if status.paused:
+        return Foreseen(trial, refused=Why("Paused", "policy.paused is set: nothing is looked at and nothing is done"))
+    if decision.forget or ready is None or ready.status == "True":
+        return Foreseen(trial)
+    why = Why(ready.reason, ready.message)
+    if status.holds("Drifted"):
+        return Foreseen(trial, differences=differences, refused=Why("Drifted", f"policy.drift: report; {why.message}"))
+    if status.holds("Stalled"):
+        return Foreseen(trial, differences=differences, refused=why)
+    return Foreseen(trial, differences=differences, unknown=why)
+
+
+def unobserved(trial: Trial, error: BackendError) -> Foreseen:
+    """No observation: the backend gave no answer, or will go on refusing what is declared."""
+    why = Why(error.reason, error.message)
+    return Foreseen(trial, refused=why) if isinstance(error, TerminalError) else Foreseen(trial, unknown=why)
+
+
+# --- identity ----------------------------------------------------------------------------------------------------------
+
+
+class PlanId(NamedTuple):
+    """`position`: the offset where the settings log ended; it only serves to tell what came after."""
+
+    position: int
+    asked: str
+    revisions: str
+    world: str
+
+    def __str__(self) -> str:
+        return f"{self.position}-{self.asked}-{self.revisions}-{self.world}"
+
+    def same(self, other: PlanId) -> bool:
+        """True when both are plans of the same request in the same world."""
+        return self[1:] == other[1:]
+
+
+def parse_plan_id(text: str) -> PlanId:
+    """Raises `Refused` (Malformed)."""
+    match = _PLAN_ID.fullmatch(text)
+    if match is None:
+        message = "isn't the plan_id of an answer to plan"
+        raise Refused(Reason.MALFORMED, f"plan {message}", [Fault("?plan", message)])
+    return PlanId(int(match[1]), *match.groups()[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Previewed:
+    """The whole of a plan. `revisions`: of every setting concerned, 0 for those that aren't there."""
+
+    plan_id: PlanId
+    settings: tuple[Foreseen, ...]
+    revisions: Mapping[str, int]
+
+    def document(self) -> dict[str, Any]:
+        """As the API answers it."""
+        return {
+            "plan_id": str(self.plan_id),
+            "results": [_result(one) for one in self.settings],
+            "steps": [step for one in self.settings for step in _steps(one)],
+            "unchanged": [one.trial.key for one in self.settings if one.unchanged],
+            "unknown": [_why(one, one.unknown) for one in self.settings if one.unknown],
+            "refused": [_why(one, one.refused) for one in self.settings if one.refused],
+        }
+
+
+def previewed(position: int, asked: Any, revisions: Mapping[str, int], settings: Sequence[Foreseen]) -> Previewed:
+    """The plan with its id. `asked`: the request in its normal form, JSON."""
+    world = [_seen(one) for one in sorted(settings, key=lambda one: one.trial.key)]
+    identity = PlanId(position, _digest(asked), _digest(revisions), _digest(world))
+    return Previewed(identity, tuple(settings), revisions)
+
+
+def moved(before: PlanId, now: Previewed) -> list[Fault]:
+    """What is different from the plan with that id, which isn't kept; empty when nothing is."""
+    faults = []
+    if before.asked != now.plan_id.asked:
+        faults.append(Fault("/settings", "is another document than the one that was planned"))
+    if before.revisions != now.plan_id.revisions:
+        later = [(key, revision) for key, revision in now.revisions.items() if revision > before.position]
+        faults += [Fault(f"/{key}", f"was declared since, at revision {revision}") for key, revision in later]
+        if not later:
+            faults.append(Fault("/settings", "other settings are concerned now, or some are gone"))
+    if before.world != now.plan_id.world:
+        told = [Fault(f"/{one.trial.key}", text) for one in now.settings for text in _now(one)]
+        faults += told or [Fault("/settings", "the backends are as declared now: nothing is left to be done there")]
+    return faults
+
+
+def _now(one: Foreseen) -> Iterator[str]:
+    yield from (f"now to be done: {step.summary()}" for step in one.steps)
+    if one.unknown is not None:
+        yield f"is unknown now: {one.unknown.message}"
+    if one.refused is not None:
+        yield f"would be {one.refused.reason} now: {one.refused.message}"
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _seen(one: Foreseen) -> list[Any]:
+    """Not what it waits for: that a dependency became ready meanwhile makes it no other plan."""
+    return [
+        one.trial.key,
+        _steps(one, waiting=False),
+        [_difference(difference) for difference in one.differences],
+        one.unknown and one.unknown.reason,
+        one.refused and one.refused.reason,
+    ]
+
+
+# --- as JSON -----------------------------------------------------------------------------------------------------------
+
+
+def _result(one: Foreseen) -> dict[str, Any]:
+    before, after = one.trial
+    changed = [] if after.retiring else changed_paths(None if before is None else before.body, after.body)
+    differences = [_difference(difference) for difference in one.differences]
+    return {"setting": one.trial.key, "outcome": one.trial.outcome, "changed": changed, "differences": differences}
+
+
+def _steps(one: Foreseen, *, waiting: bool = True) -> list[dict[str, Any]]:
+    waits = {"waits_for": list(one.waits_for)} if waiting and one.waits_for else {}
+    return [
+        {
+            "setting": one.trial.key,
+            "step": step.name,
+            "summary": step.summary(),
+            "irreversible": step.irreversible,
+            "details": plain(step.details()),
+            **waits,
+        }
+        for step in one.steps
+    ]
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    return {
+        "path": difference.path,
+        "desired": plain(difference.desired),
+        "observed": plain(difference.observed),
+    }
+
+
+def _why(one: Foreseen, why: Why | None) -> dict[str, Any]:
+    return {"setting": one.trial.key, **({} if why is None else why._asdict())}

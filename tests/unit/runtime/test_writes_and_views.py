@@ -1,0 +1,124 @@
+"""The replica's writes that hang, the view of statuses that move, tasks that end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from controlplane.domain.status import KeyStatus, to_wire
+from controlplane.log import codec
+from controlplane.log.memory import MemoryLog
+from controlplane.log.ports import Entry, Indeterminate, Stream
+from controlplane.runtime.clock import SystemClock
+from controlplane.runtime.replica import Replica
+from controlplane.runtime.statuses import StatusView
+from controlplane.runtime.supervisor import Supervisor
+from controlplane.telemetry.metrics import Metrics
+
+CHANGE = {"op": "declare", "key": "default/mesh.item/a", "body": {"value": {"size": 1}}}
+
+
+class ForgetfulLog:
+    """A settings log that says "perhaps" so many times and then stores."""
+
+    def __init__(self, log, perhaps):
+        self._log = log
+        self.perhaps = perhaps
+        self.appended = 0
+
+    async def append(self, data):
+        if self.perhaps:
+            self.perhaps -= 1
+            raise Indeterminate
+        self.appended += 1
+        await self._log.append(data)
+
+    def __getattr__(self, name):
+        return getattr(self._log, name)
+
+
+@pytest.fixture
+async def log():
+    log = MemoryLog(shards=1)
+    yield log
+    await log.close()
+
+
+async def following(log):
+    replica, supervisor = Replica(log, SystemClock(), Metrics()), Supervisor(Metrics())
+    supervisor.start("replica", replica.run)
+    return replica, supervisor
+
+
+async def test_a_write_that_never_landed_is_appended_again_when_it_is_repeated(log):
+    forgetful = ForgetfulLog(log.settings, 1)
+    replica, supervisor = await following(forgetful)
+    with pytest.raises(Indeterminate):
+        await replica.submit([CHANGE], actor="user", request_id="r", timeout_s=0.01)
+    assert replica._pending == {}
+    verdict = await replica.submit([CHANGE], actor="user", request_id="r", timeout_s=5)
+    assert verdict.accepted
+    await supervisor.stop()
+
+
+async def test_writes_without_an_answer_do_not_use_up_the_places(log):
+    forgetful = ForgetfulLog(log.settings, 10_000)
+    replica, supervisor = await following(forgetful)
+    writes = (replica.submit([CHANGE], actor="u", request_id=f"r{number}", timeout_s=0.01) for number in range(50))
+    answers = await asyncio.gather(*writes, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {Indeterminate}
+    assert replica._pending == {}
+    await supervisor.stop()
+
+
+async def test_a_repetition_while_the_append_is_under_way_appends_nothing(log):
+    counting = ForgetfulLog(log.settings, 0)
+    replica, supervisor = await following(counting)
+    verdicts = await asyncio.gather(
+        *(replica.submit([CHANGE], actor="user", request_id="r", timeout_s=5) for _ in range(10))
+    )
+    assert counting.appended == 1
+    assert len({verdict.offset for verdict in verdicts}) == 1
+    await supervisor.stop()
+
+
+def record(shard, revision):
+    key = "default/mesh.item/a"
+    data = None if revision is None else codec.encode(to_wire(KeyStatus(key, revision=revision)))
+    return Entry(Stream.STATUS, shard, 0, key, data)
+
+
+@pytest.mark.parametrize(
+    ("records", "revision"),
+    [
+        ([(0, 1), (1, 2)], 2),
+        ([(1, 2), (0, 1)], 2),
+        ([(0, 1), (1, 2), (0, None)], 2),
+        ([(0, 1), (0, None), (1, 2)], 2),
+        ([(1, 2), (0, 1), (0, None)], 2),
+        ([(0, 1), (0, None)], None),
+        ([(0, 3), (0, 3), (0, 2)], 2),
+    ],
+)
+def test_of_two_shards_that_hold_a_key_the_newer_revision_counts(records, revision):
+    view = StatusView(MemoryLog(shards=2).journal)
+    for shard, number in records:
+        view._take(record(shard, number))
+    status = view.get("default/mesh.item/a")
+    assert (None if status is None else status.revision) == revision
+
+
+async def test_tasks_that_ended_are_not_remembered():
+    supervisor = Supervisor(Metrics())
+    ended = asyncio.Event()
+
+    async def short() -> None:
+        ended.set()
+
+    for number in range(5):
+        supervisor.start(f"task-{number}", short)
+    await ended.wait()
+    await asyncio.wait(list(supervisor._tasks.values()))
+    await asyncio.sleep(0)
+    assert supervisor._tasks == {}
