@@ -35,6 +35,7 @@ from controlplane.runtime.catalogue import Catalogue
 from controlplane.runtime.clock import SystemClock
 from controlplane.runtime.controller import Controller
 from controlplane.runtime.operations import Operations
+from controlplane.runtime.ownership import Ownership, always
 from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets, fingerprint_key
@@ -116,10 +117,14 @@ class Daemon:
             clock=self.clock,
             metrics=self.metrics,
             config=self.config.runtime,
+            may_take=always if log.membership is None else log.membership.owns,
         )
         self._stack.push_async_callback(controller.stop)
         await controller.start()
-        await controller.own(range(log.journal.shards))
+        if log.membership is None:
+            await controller.own(range(log.journal.shards))
+        else:
+            self._supervisor.start("ownership", Ownership(log.membership, controller).run)
         return controller
 
     async def _serve(self, controller: Controller, log: Log, store: SqliteStore) -> None:

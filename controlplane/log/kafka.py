@@ -5,6 +5,7 @@
     kafka_clients    aiokafka's clients, and their ends       kafka_reading   offsets, reads, tails, and their health
     kafka_settings   the port of the settings log
     kafka_journal    the port of the journal                  kafka_shard     its writer: transactions under a fence
+    kafka_group      the replicas, and who is to own what
 
 Acknowledged means taken by all replicas that are in sync (`acks=all`, `min.insync.replicas`). A broker doesn't fsync before
 it acknowledges: with one broker a power cut can lose what was acknowledged, with three only if it hits them all.
@@ -19,11 +20,12 @@ from collections.abc import Mapping
 from controlplane.log import kafka_admin, kafka_clients
 from controlplane.log.kafka_address import Address, parse
 from controlplane.log.kafka_clients import Clients
+from controlplane.log.kafka_group import KafkaMembership
 from controlplane.log.kafka_journal import KafkaJournal
 from controlplane.log.kafka_reading import Health
 from controlplane.log.kafka_settings import SEND_S, KafkaSettingsLog
 from controlplane.log.kafka_shard import COMMIT_S
-from controlplane.log.kafka_topics import KEPT, SETTINGS, Fault, Retention
+from controlplane.log.kafka_topics import EVENTS, KEPT, SETTINGS, Fault, Retention
 
 
 class KafkaLog:
@@ -37,6 +39,7 @@ class KafkaLog:
         self._health = Health()
         self.settings = KafkaSettingsLog(self._clients, address.topic(SETTINGS), self._health, send_timeout_s)
         self.journal = KafkaJournal(self._clients, shards, self._health, commit_timeout_s)
+        self.membership = KafkaMembership(self._clients, address.topic(EVENTS))
         self._closing: asyncio.Task[None] | None = None
 
     @property
@@ -56,7 +59,7 @@ class KafkaLog:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        await asyncio.gather(self.settings.close(), self.journal.close())
+        await asyncio.gather(self.settings.close(), self.journal.close(), self.membership.close())
         await self._clients.ended()
 
 

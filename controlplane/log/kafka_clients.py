@@ -101,6 +101,7 @@ def check() -> None:
     if not aiokafka_version.startswith(KNOWN_VERSION) or not hasattr(sender, "BACKOFF_OVERRIDE"):
         msg = f"aiokafka {aiokafka_version} isn't known to this version: install aiokafka {KNOWN_VERSION}*"
         raise LogUnavailable(msg)
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)  # below that it tells of every topic and coordinator
     for name in TALKATIVE:
         logging.getLogger(name).addFilter(_sparing)
     sender.BACKOFF_OVERRIDE = PAUSE_BETWEEN_TRANSACTIONS_S
@@ -145,7 +146,7 @@ class Clients:
     async def consumer(self, isolation: str, **options: Any) -> AIOKafkaConsumer:
         """Of no group, with nothing assigned. Raises `LogUnavailable`."""
         defaults = {"group_id": None, "enable_auto_commit": False, "request_timeout_ms": 40_000}
-        consumer = AIOKafkaConsumer(**self._common, isolation_level=isolation, **{**defaults, **options})
+        consumer = AIOKafkaConsumer(**{**self._common, **defaults, **options}, isolation_level=isolation)
         await _started(consumer, lambda: stop_consumer(consumer), self.address)
         return consumer
 

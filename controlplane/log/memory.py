@@ -25,6 +25,10 @@ class MemoryLog:
         self.journal = MemoryJournal(shards, now)
 
     @property
+    def membership(self) -> None:
+        """One process alone."""
+
+    @property
     def trouble(self) -> None:
         """Never any."""
 

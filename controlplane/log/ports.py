@@ -6,7 +6,7 @@ Offsets start at 0 and rise; they may have holes. A *position* is the next offse
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -154,6 +154,20 @@ class Journal(Protocol):
         only tombstones go: give their readers a day to see them. A position in what is gone reads on from the oldest kept."""
 
 
+class Membership(Protocol):
+    """Among the replicas of one log: which shards this one is to own. It tells; the fence of the writers decides."""
+
+    async def follow(self, revoked: Callable[[], Awaitable[None]], assigned: Callable[[frozenset[int]], None]) -> None:
+        """Be a member until cancelled, then leave, so that others take over at once. Outages are outlived.
+
+        Nobody is given a shard before every member has come back from `revoked`; it should take a few seconds at most.
+        `assigned` gets all shards that are to be ours now, and returns at once.
+        """
+
+    async def owns(self, shard: int) -> bool:
+        """Whether the group has settled and the shard is ours. Raises `LogUnavailable`."""
+
+
 class Log(Protocol):
     """Both ports of one store, opened and closed together."""
 
@@ -164,6 +178,10 @@ class Log(Protocol):
     @property
     def journal(self) -> Journal:
         """The journal."""
+
+    @property
+    def membership(self) -> Membership | None:
+        """Among the replicas of this log; None when there can be only one."""
 
     @property
     def trouble(self) -> str | None:

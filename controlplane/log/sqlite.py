@@ -52,6 +52,10 @@ class SqliteLog:
         self._closing: asyncio.Task[None] | None = None
 
     @property
+    def membership(self) -> None:
+        """One process alone."""
+
+    @property
     def trouble(self) -> None:
         """Never any: whoever reads is told what is wrong."""
 
