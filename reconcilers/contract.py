@@ -277,7 +277,8 @@ class Kind(Generic[ValueT, DesiredT, ObservedT]):
 
     setting_type: str
     value: type[ValueT]
-    """Fields that are owned as empty when they are left out stand in its class variable `always_owned`."""
+    """Fields that are owned as empty when they are left out stand in its class variable `always_owned`; where its target
+    stands, unless in `target`, in `placed_by`: what is there can't be changed."""
     identify: Callable[[str, ValueT], str]
     """(name of the setting, value) → name of the object in the backend; deterministic."""
     desired: Callable[[str, ValueT], DesiredT]

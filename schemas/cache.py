@@ -351,6 +351,8 @@ class Layer(Value):
 class Namespace(Value):
     """One logical cache over several layers, nearest first: the unit of invalidation and analytics."""
 
+    placed_by: ClassVar[tuple[str | int, ...]] = ("layers", 0, "target")
+    """Where its registration is, which can't be moved."""
     prefix: Annotated[str, Field(pattern=_PREFIX)]
     """Every key begins with it. Visible ASCII without `~`, because Memcached takes nothing else."""
     layers: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=4)]

@@ -12,8 +12,16 @@ from controlplane.domain.errors import Reason, Refused
 async def run(call: Call[parameters.Parameters]) -> web.Response:
     """Run `{service}.{name}` with the body as its request."""
     name = call.request.match_info["operation"]
-    if not call.parts.operations.known(name):
-        raise Refused(Reason.NOT_FOUND, f"there is no operation {name}")
+    known = call.parts.operations.requests()
+    if name not in known:
+        raise Refused(Reason.NOT_FOUND, f"there is no operation {name}; there are: {', '.join(sorted(known))}")
     body = await bodies.json_map(call.request, call.most_bytes) if call.request.body_exists else {}
     done = await call.parts.operations.run(call.tenant, name, body, actor=call.caller.actor, request_id=call.request_id)
     return answer(done)
+
+
+async def many(call: Call[parameters.Parameters]) -> web.Response:
+    """What can be run, each with the JSON Schema of its request."""
+    known = call.parts.operations.requests()
+    items = [{"operation": name, "request": known[name].model_json_schema()} for name in sorted(known)]
+    return answer({"items": items})

@@ -33,8 +33,8 @@ class Control(Protocol):
 class Runner(Protocol):
     """One-shot requests."""
 
-    def known(self, name: str) -> bool:
-        """True for `cache.invalidate` and the like."""
+    def requests(self) -> Mapping[str, type[BaseModel]]:
+        """`cache.invalidate` and the like → model of its request."""
 
     async def run(
         self, tenant: str, name: str, body: Mapping[str, Any], *, actor: str, request_id: str

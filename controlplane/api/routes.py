@@ -193,6 +193,7 @@ EVENTS: Final = (
 )
 
 OPERATIONS: Final = (
+    Route("GET", "/v1/operations", operations.many, "One-shot requests there are", Role.PUBLIC, {200: _MAP}),
     Route(
         "POST",
         f"{TENANT}/operations/{{operation}}",

@@ -73,7 +73,7 @@ async def declare(client: CoreplaneClient, declared: Sequence[Document], **optio
         failure = printing.failure_of(exc)
         if not any(fault.path.startswith("/settings/") for fault in exc.errors):
             raise
-        faults = tuple((documents.placed(path, declared), message) for path, message in failure.faults)
+        faults = tuple((documents.placed(path, declared), message) for path, message in exc.errors)
         raise Failure(failure.message, faults=faults, hint=failure.hint, code=ExitCode.FAILED) from exc
 
 

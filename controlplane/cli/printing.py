@@ -99,14 +99,16 @@ def failure_of(error: ClientError) -> Failure:
     if isinstance(error, ApiError):
         kind = error.reason or error.title
         message = error.detail if kind in error.detail else f"{kind}: {error.detail}" if error.detail else kind
-        return Failure(f"{message} ({error.status})", faults=error.errors, hint=_HINTS.get(error.reason, ""))
+        told = len(error.errors) == 1 and error.errors[0].message in message  # by the message, no need to repeat it
+        return Failure(
+            f"{message} ({error.status})", faults=() if told else error.errors, hint=_HINTS.get(error.reason, "")
+        )
     return Failure(str(error))
 
 
 _HINTS = {
     "Unauthenticated": "give a token with --token or COREPLANE_TOKEN",
     "Forbidden": "this token's role doesn't allow it; ask for an editor's or admin's",
-    "Protected": "policy.protect is set: apply it with `protect: false` first",
     "PruneRefused": "check the labels; --allow-prune does it all the same",
     "LogUnavailable": "nothing was stored; try again, `coreplane doctor` looks for the cause",
     "OutcomeUnknown": "it may or may not have been stored; doing the same again is safe",

@@ -101,14 +101,29 @@ COMPLETION_S = 2.0
 
 
 def complete_type(incomplete: str) -> list[str]:
-    """Setting types that begin so, as the daemon knows them; none when it doesn't answer."""
+    """Setting types, or type/name, that begin so, as the daemon knows them; none when it doesn't answer."""
+    setting_type, slash, _ = incomplete.partition("/")
 
     async def types() -> list[str]:
         async with from_environment().client() as client:
+            if slash:
+                return sorted(
+                    [f"{setting_type}/{s['name']}" async for s in client.list_settings(setting_type=setting_type)]
+                )
             schemas = await client.schemas()
         return [item["type"] for item in schemas["items"] if "." in item["type"]]
 
     return [name for name in _answered(types) if name.startswith(incomplete)]
+
+
+def complete_operation(incomplete: str) -> list[str]:
+    """Operations that begin so."""
+
+    async def operations() -> list[str]:
+        async with from_environment().client() as client:
+            return [item["operation"] for item in (await client.operations())["items"]]
+
+    return [name for name in _answered(operations) if name.startswith(incomplete)]
 
 
 def complete_name(context: typer.Context, incomplete: str) -> list[str]:

@@ -169,7 +169,7 @@ def _changed(revision: Json, before: Json | None) -> str:
     """What a revision changed; a first declaration changes everything, which needs no list."""
     if revision.get("op") == "declare" and (before is None or before.get("op") == "forget"):
         return "new"
-    return shortened(revision.get("changed") or (), CHANGED)
+    return shortened(revision.get("changed") or (), CHANGED) if revision.get("op") == "declare" else ""
 
 
 def pairs(labels: Mapping[str, Any]) -> str:

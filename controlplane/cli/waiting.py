@@ -62,7 +62,7 @@ def verdict(setting: Json | None, generation: int) -> str:
     if phase == "Stalled" and (generation == GONE or observed >= generation):
         return "stuck"
     if generation == GONE:
-        return "waiting"
+        return "stuck" if phase == "Paused" else "waiting"  # it isn't dealt with until somebody ends the pause
     if phase == "Drifted" and observed >= generation and (setting.get("policy") or {}).get("drift") == "report":
         return "stuck"  # nobody will bring it back
     return "done" if phase == "Paused" or (phase == "Ready" and observed >= generation) else "waiting"

@@ -291,6 +291,10 @@ class CoreplaneClient:
         """What schemas there are, `{items: [{type, url}]}`; or the JSON Schema of one type's values."""
         return await self._read("/v1/schemas" + (f"/{segment(setting_type)}" if setting_type else ""), {})
 
+    async def operations(self) -> Json:
+        """What can be run, `{items: [{operation, request: JSON Schema}]}`."""
+        return await self._read("/v1/operations", {})
+
     async def status(self) -> Json:
         """Replica, offsets, lag, shards owned, targets up or down."""
         return await self._read("/v1/status", {})

@@ -46,7 +46,7 @@ def declare(
     document = {"type": key.setting_type, "name": key.name, **body}
     declaration, faults = validation.check_one(document, kinds)
     if declaration is not None:
-        faults = _moved_target(declaration, entry, "")
+        faults = _moved_target(declaration, entry, kinds, "")
     if declaration is None or faults:
         raise invalid(faults)
     return _change(key, declaration, expected)
@@ -57,12 +57,13 @@ def declare_all(
 ) -> list[Change]:
     """The changes that declare all of a document. Raises `Refused` (Invalid) with every fault at once."""
     sound, faults = validation.check(declarations, kinds, prefix)
-    places = {(d.get("type"), d.get("name")): n for n, d in enumerate(declarations) if isinstance(d, Mapping)}
+    # As text, since what isn't sound may hold anything in their place.
+    places = {str((d.get("type"), d.get("name"))): n for n, d in enumerate(declarations) if isinstance(d, Mapping)}
     changes = []
     for declaration in sound:
         key = Key(tenant, declaration.type, declaration.name)
-        path = f"{prefix}/{places[declaration.type, declaration.name]}"
-        faults += _moved_target(declaration, entries.get(str(key)), path)
+        path = f"{prefix}/{places[str((declaration.type, declaration.name))]}"
+        faults += _moved_target(declaration, entries.get(str(key)), kinds, path)
         changes.append(_change(key, declaration, None))
     if faults:
         raise invalid(faults)
@@ -136,15 +137,23 @@ def _change(key: Key, declaration: Declaration, expected: int | None) -> Change:
     return {"op": "declare", "key": str(key), "expected": expected, "body": body}
 
 
-def _moved_target(declaration: Declaration, entry: Entry | None, path: str) -> list[Fault]:
+def _moved_target(declaration: Declaration, entry: Entry | None, kinds: Kinds, path: str) -> list[Fault]:
     """A setting stays at its target: moving it would leave an orphan at the old one that nobody owns."""
-    if entry is None:
-        return []
-    before, after = entry.body["value"].get("target"), declaration.value.get("target")
-    if before == after:
+    place = getattr(kinds.get(declaration.type), "placed_by", ("target",))
+    if entry is None or _at(entry.body["value"], place) == _at(declaration.value, place):
         return []
     advice = "a target can't be changed: declare the setting under a new name there, then retire this one"
-    return [Fault(f"{path}/value/target", advice)]
+    return [Fault("/".join((path, "value", *map(str, place))), advice)]
+
+
+def _at(value: Any, place: Sequence[str | int]) -> Any:
+    """What stands at a place of a value that its model accepted once; None where that was another model."""
+    for part in place:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
 
 
 def _why(refusal: Refusal) -> str:

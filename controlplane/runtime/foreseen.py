@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from controlplane.domain.changes import changed_paths
@@ -54,20 +54,18 @@ class Foreseen:
 
 def decided(trial: Trial, decision: Decision, plan: Plan = Plan(), waits_for: Iterable[str] = ()) -> Foreseen:  # noqa: B008 - frozen
     """What the controller's decision means for people. Its status began without conditions, so all it has are new."""
-    status, differences = decision.status, plan.differences
+    status, ready = decision.status, decision.status.condition("Ready")
+    one = Foreseen(trial, decision.steps, plan.differences, tuple(waits_for))
     if decision.steps:
-        return Foreseen(trial, decision.steps, differences, tuple(waits_for))
-    ready = status.condition("Ready")
+        return one
     if status.paused:
-        return Foreseen(trial, refused=Why("Paused", "policy.paused is set: nothing is looked at and nothing is done"))
+        return replace(one, refused=Why("Paused", "policy.paused is set: nothing is looked at and nothing is done"))
     if decision.forget or ready is None or ready.status == "True":
-        return Foreseen(trial)
+        return one
+    if ready.reason == "Drifted":
+        return replace(one, refused=Why("Drifted", f"{ready.message}; policy.drift is report"))
     why = Why(ready.reason, ready.message)
-    if status.holds("Drifted"):
-        return Foreseen(trial, differences=differences, refused=Why("Drifted", f"policy.drift: report; {why.message}"))
-    if status.holds("Stalled"):
-        return Foreseen(trial, differences=differences, refused=why)
-    return Foreseen(trial, differences=differences, unknown=why)
+    return replace(one, refused=why) if status.holds("Stalled") else replace(one, unknown=why)
 
 
 def unobserved(trial: Trial, error: BackendError) -> Foreseen:

@@ -84,7 +84,7 @@ class _Look:
     status: KeyStatus
     backend: Backend
     missing: tuple[str, ...]
-    """Keys it stands on that aren't declared."""
+    """Keys it stands on that won't become ready."""
     waits_for: tuple[str, ...]
 
     @property
@@ -199,7 +199,7 @@ class Preview:
         around, waits_for = _in_turn(around, desired)
         decision = decisions.before_looking(resolved, status, around, now)
         if decision is not None or isinstance(resolved, Unresolved):
-            return decided(trial, decision or Decision(status))
+            return decided(trial, decision or Decision(status), waits_for=waits_for)
         if resolved.target.key in moving:
             message = f"{_reference(resolved.target)} is declared by the same document: first it must be connected"
             return unobserved(trial, Unreachable(message, reason="TargetNotConnected"))
@@ -268,17 +268,14 @@ class Preview:
 
 def _in_turn(around: Surroundings, desired: DesiredState) -> tuple[Surroundings, tuple[str, ...]]:
     """Surroundings as when its turn has come, and what comes before: dependencies that are declared become ready, and
-    dependents that are retiring go. What isn't declared, and what stays, holds it up for good."""
+    dependents that are retiring go. What isn't declared or is retiring itself, and what stays, holds it up for good."""
     entries = {key: desired.entry(key) for key in (*around.unmet, *around.dependents)}
-    missing = tuple(key for key in around.unmet if entries[key] is None)
-    staying = tuple(key for key in around.dependents if not _retiring(entries[key]))
+    lasting = {key for key, entry in entries.items() if entry is not None and not entry.retiring}
+    missing = tuple(key for key in around.unmet if key not in lasting)
+    staying = tuple(key for key in around.dependents if key in lasting)
     before = [key for key in around.unmet if key not in missing]
     going = [key for key in around.dependents if key not in staying]
     return replace(around, unmet=missing, dependents=staying), (*before, *going)
-
-
-def _retiring(entry: Entry | None) -> bool:
-    return entry is not None and entry.retiring
 
 
 def _moves(trial: Trial) -> bool:

@@ -30,5 +30,5 @@ SERVICE = Service(
     connect=connect,
     operations=OPERATIONS,
     analyse=analyse,
-    batch=500,
+    batch=250,
 )

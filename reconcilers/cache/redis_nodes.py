@@ -248,9 +248,11 @@ def decoded(reply: Any) -> Reply:
 
 def _said(exc: BaseException) -> str:
     """What the system says: redis-py puts host and port around it twice, and they stand in front already."""
-    cause = exc.__cause__ or exc.__context__
-    if isinstance(cause, OSError) and cause.errno:
-        return os.strerror(cause.errno)
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
     return str(exc) or type(exc).__name__
 
 

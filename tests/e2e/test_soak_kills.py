@@ -180,6 +180,7 @@ async def test_whoever_is_killed_whenever_the_world_ends_as_declared_and_the_log
     await the_namespaces_are_as_declared(redis_server, declared)
     found = await audit.books(daemon.data_dir)
     audit.check(found)
+    assert "task crashed" not in (daemon.data_dir / "daemon.log").read_text()
     answers = [answer for writer in writers for answer in writer.answers]
     every_answer_is_in_the_log(found, answers)
     starts = sum(event["event_type"] == "ActionStarted" for event in found.events)

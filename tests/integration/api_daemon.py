@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
+from pydantic import BaseModel
 
 from controlplane.api.parts import Parts
 from controlplane.api.routes import create_app
@@ -65,12 +66,18 @@ class Looked:
         return {"shards": [0], "targets": self.targets}
 
 
+class Echo(BaseModel):
+    """The request of an operation."""
+
+    text: str = ""
+
+
 @dataclass
 class Ran:
     """Operations that answer with what they were given."""
 
-    def known(self, name: str) -> bool:
-        return name == "cache.echo"
+    def requests(self) -> Mapping[str, type[BaseModel]]:
+        return {"cache.echo": Echo}
 
     async def run(
         self, tenant: str, name: str, body: Mapping[str, Any], *, actor: str, request_id: str

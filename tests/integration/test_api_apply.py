@@ -134,6 +134,13 @@ async def test_a_document_that_makes_no_sense_is_refused_by_path(
     assert [error["path"] for error in problem["errors"]] == [path]
 
 
+@pytest.mark.parametrize("name", [{}, [], None, 5, True])
+async def test_a_name_that_is_no_text_is_refused_by_its_path(api: Api, name: Any) -> None:
+    document = {"settings": [{"type": "cache.target", "name": name, "value": {}}]}
+    problem = await api.call("POST", APPLY, 422, json=document)
+    assert "/settings/0/name" in {error["path"] for error in problem["errors"]}
+
+
 async def test_a_large_document_is_taken_whole(api: Api) -> None:
     settings = [declaration(f"t{number:04}") for number in range(1000)]
     done = await api.call("POST", APPLY, 200, json={"settings": settings})

@@ -62,6 +62,14 @@ async def test_every_kind_has_its_schema(api: Api) -> None:
         Draft202012Validator.check_schema(await api.call("GET", item["url"], 200))
 
 
+async def test_operations_are_listed_with_what_they_take(api: Api) -> None:
+    listed = await api.call("GET", "/v1/operations", 200)
+    assert [item["operation"] for item in listed["items"]] == ["cache.echo"]
+    Draft202012Validator.check_schema(listed["items"][0]["request"])
+    problem = await api.call("POST", f"{BASE}/operations/cache.nope", 404, json={})
+    assert "there are: cache.echo" in problem["detail"]
+
+
 async def test_health_and_readiness_are_told_apart(api: Api) -> None:
     assert await api.call("GET", "/healthz", 200) == {"status": "alive"}
     assert await api.call("GET", "/readyz", 200) == {"ready": True, "reasons": []}

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from controlplane.config import HttpConfig
 from controlplane.domain.errors import Reason, Refused
@@ -184,8 +185,8 @@ async def test_an_odd_name_is_422(api: Api, name: str) -> None:
 
 async def test_a_refused_operation_says_why() -> None:
     class Refusing:
-        def known(self, name: str) -> bool:
-            return True
+        def requests(self) -> dict[str, type[BaseModel]]:
+            return {"cache.invalidate": BaseModel}
 
         async def run(self, *_: Any, **__: Any) -> dict[str, Any]:
             raise Refused(Reason.TOO_MANY_REQUESTS, "64 operations are under way", retry_after_s=1.0)

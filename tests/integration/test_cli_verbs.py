@@ -190,6 +190,12 @@ def test_an_unknown_operation_is_said(shell: Shell) -> None:
     assert "cache.nonsense" in shell("op", "cache.nonsense", "a=1", code=1)
 
 
+def test_operations_are_listed_with_their_arguments(shell: Shell) -> None:
+    listed = shell("op")
+    assert "cache.invalidate" in listed
+    assert "[keys]" in listed
+
+
 def test_reconcile_asks_for_a_look(shell: Shell, shop: str) -> None:
     assert "looked at" in shell("reconcile", f"cache.namespace/{shop}-pages")
 

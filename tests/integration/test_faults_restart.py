@@ -69,7 +69,7 @@ async def test_a_stream_goes_on_over_restarts_with_every_event_once_and_in_the_o
 
     async def read(client: CoreplaneClient) -> None:
         async for event in client.stream(from_="earliest"):
-            seen.append(event)
+            seen.append(event)  # noqa: PERF401 - it is looked at while it grows
 
     async with daemon.client() as client, daemon.client() as reading:
         reader = asyncio.create_task(read(reading))

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import redis.asyncio as redis_client
 
+from controlplane.client.errors import ApiError
 from controlplane.client.http import CoreplaneClient
+from schemas.cache_layout import registration_key
 from tests.e2e import audit
 from tests.e2e.conditions import all_ready, condition_of, phase, until
 from tests.servers import DaemonProcess
@@ -239,3 +241,45 @@ async def test_a_target_that_is_retired_and_declared_anew_works_and_no_event_com
         await client.delete_setting("cache.target", "main", wait="Gone")
     await daemon.stop()
     audit.check(await audit.books(daemon.data_dir))
+
+
+async def test_a_namespace_cant_move_to_another_first_layer_where_it_would_leave_its_registration_behind(
+    client: CoreplaneClient, redis_server: Any, memcached_server: Any
+) -> None:
+    await declare(client, redis_server.url)
+    memcached = {"kind": "memcached", "url": memcached_server.url}
+    await client.put_setting("cache.target", "other", {"value": memcached})
+    main, other = {"target": "main", "ttl_s": 60}, {"target": "other", "ttl_s": 60}
+    value = {"prefix": "moving:", "layers": [main]}
+    await client.put_setting("cache.namespace", "moving", {"value": value}, wait="Ready")
+    for layers in ([other], [other, main]):
+        with pytest.raises(ApiError) as refused:
+            await client.put_setting("cache.namespace", "moving", {"value": {**value, "layers": layers}})
+        assert refused.value.status == 422
+        assert refused.value.errors[0].path == "/value/layers/0/target"
+    more = {**value, "layers": [main, other]}
+    await client.put_setting("cache.namespace", "moving", {"value": more}, wait="Ready")
+
+
+@pytest.mark.parametrize("moved", ["user", "prefix"])
+async def test_a_setting_whose_object_gets_another_name_says_so_and_leaves_the_object_alone(
+    client: CoreplaneClient, redis_server: Any, admin: Any, moved: str
+) -> None:
+    await declare(client, redis_server.url)
+    if moved == "user":
+        setting_type, value, renamed = "cache.redis_user", USER, {**USER, "username": "renamed"}
+    else:
+        setting_type = "cache.namespace"
+        value = {"prefix": "old:", "layers": [{"target": "main", "ttl_s": 60}]}
+        renamed = {**value, "prefix": "new:"}
+    await client.put_setting(setting_type, "moving", {"value": value}, wait="Ready")
+    await client.put_setting(setting_type, "moving", {"value": renamed})
+    stalled = condition_of(await phase(client, setting_type, "moving", "Stalled"), "Stalled")
+    assert stalled["reason"] == "Renamed"
+    assert "renamed" not in await admin.acl_users()
+    assert not await admin.exists(registration_key("new:"))
+    await client.put_setting(setting_type, "moving", {"value": value}, wait="Ready")
+    await client.put_setting(setting_type, "moving", {"value": renamed})
+    await client.delete_setting(setting_type, "moving", wait="Gone")
+    assert "moving" not in await admin.acl_users()
+    assert not await admin.exists(registration_key("old:"))

@@ -70,7 +70,7 @@ def test_an_orderly_hand_over_leaves_no_effect_in_doubt():
 
 def test_what_is_declared_while_another_process_owns_the_shard_is_known_when_it_comes_back():
     async def scenario():
-        a = World(3)
+        a = World(3, shards=1)
         b = World(3, beside=a, name="b")
         await a.start()
         await b.start(own=())
@@ -78,16 +78,72 @@ def test_what_is_declared_while_another_process_owns_the_shard_is_known_when_it_
         await a.declare("first", 1)
         await a.until_settled(30)
         await a.controller.own(())
-        await b.controller.own(SHARDS)
+        await b.controller.own((0,))
         await b.declare("second", 2)
         await b.declare("third", 3, depends_on=["mesh.item/second"])
         await b.until_settled(30)
         await b.controller.own(())
         a.server.restart(empty=True)
-        await a.controller.own(SHARDS)
+        await a.controller.own((0,))
         await a.until_settled(CONFIG.sweep_s * 1.2 + 10)
         created = [name for _, step, name in a.server.effects if step == "CreateItem"]
         assert sorted(created[-3:]) == ["first", "second", "third"]
+        await a.stop()
+        await b.stop()
+
+    simulate(scenario)
+
+
+def test_an_owner_that_hears_of_its_intent_only_after_a_takeover_sends_nothing():
+    async def scenario():
+        a = World(4)
+        b = World(4, beside=a, name="b")
+        await a.start()
+        await b.start(own=())
+        await a.declare_target()
+        await a.declare("first", 1)
+        await a.until_settled(30)
+        a.life.silent_after = "ActionStarted"
+        await b.declare("second", 2)
+        await a.until(lambda: not a.life.answered.is_set(), 5, "intent committed")
+        await b.controller.own(SHARDS)
+        await asyncio.sleep(3)
+        a.life.silent_after = ""
+        a.life.answered.set()
+        await asyncio.sleep(0.5)
+        assert "second" not in a.server.objects
+        await a.controller.own(())
+        await b.until_settled(30)
+        events = await a.events()
+        assert [e["status"] for e in events if e["event_type"] == "ActionUnknown"] == ["unknown"]
+        check_owners(a)
+        check_intents(events)
+        await a.stop()
+        await b.stop()
+
+    simulate(scenario)
+
+
+def test_an_owner_whose_fold_is_behind_does_not_put_the_backend_back():
+    async def scenario():
+        a = World(5)
+        b = World(5, beside=a, name="b")
+        await a.start()
+        await b.start(own=())
+        await a.declare_target()
+        await a.declare("a", 1)
+        await a.until_settled(30)
+        await b.replica.reach(a.replica.state.position, 5)
+        await b.supervisor.stop_one("replica")
+        await a.declare("a", 2)
+        await a.until_settled(30)
+        await a.controller.own(())
+        await b.controller.own(SHARDS)
+        await asyncio.sleep(60)
+        assert a.server.objects == {"a": 2}
+        b.supervisor.start("replica", b.replica.run)
+        await b.until_settled(60)
+        assert [step for _, step, _ in a.server.effects] == ["CreateItem", "ResizeItem"]
         await a.stop()
         await b.stop()
 

@@ -253,3 +253,66 @@ def test_a_kind_that_fails_on_one_value_stalls_that_setting_and_no_other():
         await world.stop()
 
     simulate(scenario)
+
+
+def test_what_an_older_connection_complains_of_does_not_cost_the_newer_one():
+    async def scenario():
+        world = World(41)
+        await world.start()
+        await world.declare_target()
+        await world.declare("a", 1)
+        await world.until_settled(30)
+        world.server.faults = Faults(observing_s=2.0)
+        await world.declare("a", 2)
+        await asyncio.sleep(0.5)
+        world.server.faults = Faults()
+        await world.declare_target(url="other:")
+        await world.until_settled(5)
+        assert "TargetDown" not in [e["event_type"] for e in await world.events()]
+        assert world.server.closed == 1
+        await world.stop()
+
+    simulate(scenario)
+
+
+def test_a_loop_that_crashes_while_an_effect_is_under_way_ends_it_as_unknown():
+    async def scenario():
+        world = World(42)
+        await world.start()
+        await world.declare_target()
+        await world.declare("a", 1)
+        await world.until_settled(30)
+        world.server.faults = Faults(applying_s=4.0)
+        await world.declare("b", 1)
+        await asyncio.sleep(0.1)
+        world.server.bugs = {"incarnation"}
+        world.server.hints.put_nowait(Unreachable("broken pipe"))
+        await asyncio.sleep(3)
+        world.server.bugs = set()
+        world.server.faults = Faults()
+        await world.until_settled(60)
+        assert "ActionUnknown" in await world.types_of("b")
+        check_intents(await world.events())
+        await world.stop()
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_key_is_overlooked_that_was_in_a_pass_when_its_target_came_up(seed):
+    async def scenario():
+        world = World(4000 + seed)
+        world.server.up = False
+        await world.start()
+        await world.declare_target()
+        world.log_faults.answer_s = 2.0
+        for number in range(20):
+            await world.declare(f"item{number}", 1)
+            await asyncio.sleep(world.rng.random() * 0.3)
+            if number == 10:
+                world.server.up = True
+        world.log_faults.answer_s = 0.0
+        await world.until_settled(25)
+        await world.stop()
+
+    simulate(scenario)

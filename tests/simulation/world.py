@@ -115,6 +115,8 @@ class Faults:
     slow_s: float = 0.0
     observing_s: float = 0.0
     """Every observation takes so long."""
+    applying_s: float = 0.0
+    """Every step takes so long after it was sent."""
 
 
 @dataclass
@@ -188,7 +190,12 @@ class SimBackend:
     def __init__(self, server: Server, process: str = "") -> None:
         self._server = server
         self._process = process
-        self.incarnation = str(server.run_id)
+        self._closed = False
+
+    @property
+    def incarnation(self) -> str:
+        self._server.bug("incarnation")
+        return str(self._server.run_id)
 
     def unsupported(self, setting_type: str) -> str | None:
         return None
@@ -197,6 +204,9 @@ class SimBackend:
         await self._server.trouble()
         self._server.bug("observe")
         await asyncio.sleep(self._server.faults.observing_s)
+        if self._closed:
+            msg = "closed"
+            raise Unreachable(msg)
         self._server.observations += 1
         return {x: self._server.objects[x.name] for x in wanted if x.name in self._server.objects}
 
@@ -220,6 +230,7 @@ class SimBackend:
         if server.rng.random() < server.faults.lost_reply:
             server.land_later(step, server.rng.random() * LANDING_S)
             return unknown(Unreachable("no reply"))
+        await asyncio.sleep(server.faults.applying_s)
         server.land(step)
         return SUCCEEDED
 
@@ -237,6 +248,7 @@ class SimBackend:
             yield hint
 
     async def close(self) -> None:
+        self._closed = True
         self._server.closed += 1
 
 
@@ -291,6 +303,10 @@ class Mortal:
         if faults.rng.random() < faults.unavailable:
             raise LogUnavailable("disk full")
         stored = await self._writer.commit(commit)
+        await asyncio.sleep(faults.rng.random() * faults.answer_s)
+        if self._life.silent_after in {event.headers["type"] for event in commit.events}:
+            self._life.answered.clear()
+        await self._life.answered.wait()
         if faults.rng.random() < faults.indeterminate:
             raise Indeterminate("no reply")
         await self._life.call("committed")
@@ -305,6 +321,8 @@ class LogFaults:
     rng: random.Random
     unavailable: float = 0.0
     indeterminate: float = 0.0
+    answer_s: float = 0.0
+    """Answers take up to so long."""
 
 
 @dataclass
@@ -318,8 +336,14 @@ class Life:
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     """Not set: nothing passes between the process and the log, and nobody says so."""
 
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    """Not set: commits land, but the process isn't told yet."""
+    silent_after: str = ""
+    """Type of the event after whose commit nothing is answered any more."""
+
     def __post_init__(self) -> None:
         self.heard.set()
+        self.answered.set()
 
     async def call(self, what: str) -> None:
         self.calls += 1

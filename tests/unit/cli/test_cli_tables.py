@@ -85,7 +85,7 @@ def test_a_setting_as_it_was_has_no_phase() -> None:
 
 def test_a_first_declaration_needs_no_list_of_what_it_changed() -> None:
     first = {"revision": 1, "at": "2026-01-31T11:00:00Z", "op": "declare", "changed": ["/value/a", "/value/b"]}
-    gone = first | {"revision": 3, "op": "forget", "changed": []}
+    gone = first | {"revision": 3, "op": "forget"}
     changed = first | {"revision": 7, "changed": [f"/value/{name}" for name in "abcde"]}
     rows = rendered(tables.history_table([changed, first | {"revision": 5}, gone, first])).splitlines()[1:]
     assert rows[0].endswith("declare  /value/a /value/b /value/c and 2 more")

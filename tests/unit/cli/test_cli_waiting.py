@@ -34,6 +34,7 @@ def seen(phase: str, observed: int = 2, message: str = "") -> dict[str, object]:
         (None, 2, "waiting"),
         (None, GONE, "done"),
         (seen("Ready"), GONE, "waiting"),
+        (seen("Paused"), GONE, "stuck"),
         (seen("Stalled", observed=1), GONE, "stuck"),
     ],
 )

@@ -109,7 +109,7 @@ def test_a_stale_expectation_is_always_refused_and_a_refused_request_changes_not
     state = State()
     for offset, record in records:
         before = {key: state.revision_of(key) for key in KEYS}
-        entries, known = dict(state.entries), set(state.verdicts.kept)
+        entries, known = dict(state.entries), {*state.verdicts.older, *state.verdicts.recent}
         verdict = fold(state, offset, record)
         if record["request_id"] in known and verdict.offset != offset:
             continue
