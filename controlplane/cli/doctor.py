@@ -99,7 +99,7 @@ def _examine_log(config_file: Path | None, url: str | None, data: Path) -> list[
     try:
         faults = asyncio.run(examine_log(config))
     except LogUnavailable as exc:
-        return [Finding("log", BAD, str(exc), findings.PART_ADVICE["log"])]
+        return [Finding("topics", BAD, str(exc), findings.PART_ADVICE["topics"])]
     return list(findings.of_topics(config.log.url, faults))
 
 

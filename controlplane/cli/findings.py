@@ -17,6 +17,7 @@ BAD = "bad"
 
 PART_ADVICE = {
     "log": "look for disk space and permissions of the data directory; nothing is accepted until it can be written",
+    "topics": "start the brokers, or correct log.url; a log that is refused says itself what mends it",
     "projection": "it catches up by itself; if it doesn't: stop the daemon, `coreplane doctor --rebuild-projection`",
     "replica": "it is still reading the log; wait, then look again",
 }

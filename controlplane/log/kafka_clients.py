@@ -228,12 +228,14 @@ async def _force_producer(producer: AIOKafkaProducer) -> None:
 
 
 async def _force_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Nothing of it runs afterwards: a stop that was cut short, by its own start even, leaves any of these behind."""
     fetcher = consumer._fetcher  # noqa: SLF001
-    pending = [task for task in fetcher._pending_tasks if not task.done()] if fetcher is not None else []  # noqa: SLF001
-    for task in pending:
+    running = [*fetcher._pending_tasks, fetcher._fetch_task] if fetcher is not None else []  # noqa: SLF001
+    left = [task for task in running if not task.done()]
+    for task in left:
         task.cancel()
-    if pending:
-        await asyncio.wait(pending, timeout=STOP_S)
+    if left:
+        await asyncio.wait(left, timeout=STOP_S)
     await consumer._client.close()  # noqa: SLF001
 
 

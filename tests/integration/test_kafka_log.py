@@ -224,6 +224,12 @@ async def outcome_of(append: Awaitable[None]) -> str:
     return "stored"
 
 
+async def test_t4_a_consumer_that_is_stopped_as_soon_as_it_has_started_leaves_nothing_behind(log: KafkaLog):
+    clients = Clients(log.address)
+    consumer = await clients.consumer(kafka_clients.READ_COMMITTED)
+    await kafka_clients.stop_consumer(consumer)
+
+
 async def test_t7_a_log_that_was_made_a_moment_ago_answers_every_question(url: str):
     log = await open_kafka(url, shards=SHARDS)
     for stream in Stream:
