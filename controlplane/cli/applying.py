@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -32,6 +32,9 @@ def apply(
     prune: Annotated[bool, typer.Option("--prune", help="Retire what has the labels and isn't in the files.")] = False,
     label: Annotated[list[str], typer.Option("--label", "-l", metavar="K=V", help="Labels for --prune.")] = [],  # noqa: B006 - Typer copies it
     allow_prune: Annotated[bool, typer.Option("--allow-prune", help="Also retire more than the safety share.")] = False,
+    plan: Annotated[
+        str | None, typer.Option("--plan", metavar="ID", help="Only if the world is as `coreplane plan` found it.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be stored.")] = False,
     reason: Annotated[str | None, typer.Option("--reason", help="Why; stands in the history.")] = None,
     output: Output = Format.TABLE,
@@ -47,15 +50,15 @@ def apply(
         msg = "--prune needs -l" if prune else "-l needs --prune"
         raise Failure(msg, hint="coreplane apply -f shop.yaml --prune -l app=shop")
     wait_s = arguments.duration_s(timeout)
-    declared = documents.load(file, _stdin(file))
-    options = {"prune": labels or None, "allow_prune": allow_prune, "reason": reason, "dry_run": dry_run}
+    declared = documents.load(file, stdin(file))
+    options = {"prune": labels or None, "allow_prune": allow_prune, "reason": reason, "plan": plan, "dry_run": dry_run}
 
     async def verb(client: CoreplaneClient) -> None:
         result = await declare(client, declared, **options)
         watch = watch_of(result["results"]) if wait and not dry_run else waiting.Watch({})
         if not printing.is_for_machines(output):
             _show(result["results"], dry_run=dry_run)
-        in_time = await _settled(client, watch, wait_s)
+        in_time = await settled(client, watch, wait_s)
         if printing.is_for_machines(output):
             printing.show_data(_answer(result, watch), output)
         waiting.conclude(watch, in_time=in_time, wait_s=wait_s)
@@ -67,8 +70,13 @@ def apply(
 
 async def declare(client: CoreplaneClient, declared: Sequence[Document], **options: Any) -> Json:
     """Apply the documents; a refusal is told with the places in the files."""
+    return await told_in_files(client.apply([document.declaration for document in declared], **options), declared)
+
+
+async def told_in_files(call: Awaitable[Json], declared: Sequence[Document]) -> Json:
+    """The answer to a call that sends the documents; what it complains about is told with the places in the files."""
     try:
-        return await client.apply([document.declaration for document in declared], **options)
+        return await call
     except ApiError as exc:
         failure = printing.failure_of(exc)
         if not any(fault.path.startswith("/settings/") for fault in exc.errors):
@@ -89,7 +97,8 @@ def watch_of(results: Sequence[Json]) -> waiting.Watch:
     )
 
 
-async def _settled(client: CoreplaneClient, watch: waiting.Watch, wait_s: float) -> bool:
+async def settled(client: CoreplaneClient, watch: waiting.Watch, wait_s: float) -> bool:
+    """Follow all that is waited for, shown as it goes; False when it isn't done in time."""
     if not watch.wanted:
         return True
     with waiting.Progress() as progress:
@@ -113,5 +122,6 @@ def _show(results: Sequence[Json], *, dry_run: bool) -> None:
     printing.show(Text(tables.results_line(results) + (" (dry run: nothing stored)" if dry_run else "")))
 
 
-def _stdin(sources: Sequence[str]) -> str | None:
+def stdin(sources: Sequence[str]) -> str | None:
+    """What comes in, when the files say so."""
     return sys.stdin.read() if documents.STDIN in sources else None

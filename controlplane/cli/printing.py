@@ -109,6 +109,7 @@ def failure_of(error: ClientError) -> Failure:
 _HINTS = {
     "Unauthenticated": "give a token with --token or COREPLANE_TOKEN",
     "Forbidden": "this token's role doesn't allow it; ask for an editor's or admin's",
+    "PlanStale": "nothing was stored; `coreplane plan` shows what applying would do now",
     "PruneRefused": "check the labels; --allow-prune does it all the same",
     "LogUnavailable": "nothing was stored; try again, `coreplane doctor` looks for the cause",
     "OutcomeUnknown": "it may or may not have been stored; doing the same again is safe",

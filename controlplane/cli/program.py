@@ -15,7 +15,20 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from controlplane.cli import applying, arguments, daemon_status, doctor, down, events, operating, printing, serving, up
+from controlplane.cli import (
+    applying,
+    arguments,
+    daemon_status,
+    doctor,
+    down,
+    events,
+    operating,
+    planning,
+    printing,
+    rolling_back,
+    serving,
+    up,
+)
 from controlplane.cli import settings as settings_verbs
 from controlplane.cli.failure import Ended, ExitCode, Failure
 from controlplane.cli.session import Session
@@ -34,12 +47,15 @@ VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (DAEMON, "serve", serving.serve),
     (DAEMON, "status", daemon_status.status),
     (DAEMON, "doctor", doctor.doctor),
+    (SETTINGS, "plan", planning.plan),
+    (SETTINGS, "diff", planning.diff),
     (SETTINGS, "apply", applying.apply),
     (SETTINGS, "get", settings_verbs.get),
     (SETTINGS, "describe", settings_verbs.describe),
     (SETTINGS, "delete", settings_verbs.delete),
     (SETTINGS, "wait", settings_verbs.wait),
     (SETTINGS, "history", settings_verbs.history),
+    (SETTINGS, "rollback", rolling_back.rollback),
     (SETTINGS, "export", settings_verbs.export),
     (SETTINGS, "reconcile", settings_verbs.reconcile),
     (WATCHING, "events", events.events),

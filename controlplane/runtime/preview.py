@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
@@ -35,9 +35,11 @@ from reconcilers.contract import Backend, BackendError, ExternalId, Plan, Secret
 
 _log = structlog.get_logger()
 
+T = TypeVar("T")
+
 MOST_AT_ONCE: Final = 8
 YIELD_EVERY: Final = 100
-"""Settings arranged between two moments in which other tasks may run."""
+"""Settings dealt with between two moments in which other tasks may run."""
 
 
 class Link(Protocol):
@@ -158,24 +160,24 @@ class Preview:
             revisions = {key: entry.revision for key, entry in entries.items()}
             desired = await self._arranged(entries | {trial.key: trial.after for trial in tried})
             settings = await self._foreseen(tried, desired)
-            concerned = {key: revisions.get(key, 0) for trial in tried for key in _concerned(trial, desired)}
+            concerned = {
+                key: revisions.get(key, 0) async for trial in _with_pauses(tried) for key in _concerned(trial, desired)
+            }
             return await asyncio.to_thread(previewed, position, proposal.asked(), concerned, settings)
 
     async def _arranged(self, entries: dict[str, Entry]) -> DesiredState:
         """The tenant's settings as they would be, with their dependencies and claims."""
         catalogue = _Overlaid(self._catalogue, self._state.entries)
         desired = DesiredState(State(entries=entries), catalogue, self._statuses, self._secrets)
-        for index, key in enumerate(entries):
+        async for key in _with_pauses(entries):
             desired.update(key)
-            if index % YIELD_EVERY == YIELD_EVERY - 1:
-                await asyncio.sleep(0)
         return desired
 
     async def _foreseen(self, tried: Sequence[Trial], desired: DesiredState) -> list[Foreseen]:
         moving = {trial.key for trial in tried if _moves(trial)}
         found: dict[str, Foreseen] = {}
         looks: defaultdict[TargetId, list[_Look]] = defaultdict(list)
-        for trial in tried:
+        async for trial in _with_pauses(tried):
             one = self._before_looking(trial, desired, moving)
             if isinstance(one, Foreseen):
                 found[trial.key] = one
@@ -218,12 +220,7 @@ class Preview:
             observed = await self._observe(looks[0].backend, looks[0].resolved.target.service, wanted)
         except BackendError as exc:
             return [unobserved(look.trial, exc) for look in looks]
-        found = []
-        for index, look in enumerate(looks):
-            found.append(self._after_looking(look, observed))
-            if index % YIELD_EVERY == YIELD_EVERY - 1:
-                await asyncio.sleep(0)
-        return found
+        return [self._after_looking(look, observed) async for look in _with_pauses(looks)]
 
     async def _observe(
         self, backend: Backend, service: str, wanted: Mapping[ExternalId, Any]
@@ -264,6 +261,14 @@ class Preview:
             self._metrics.bug("plan")
             _log.exception("plan failed", setting=look.trial.key)
             return Plan(blocked=TerminalError(f"plan: {exc!r}", reason="InternalError"))
+
+
+async def _with_pauses(items: Iterable[T]) -> AsyncIterator[T]:
+    """The items, with moments in between in which other tasks may run."""
+    for index, item in enumerate(items):
+        if index % YIELD_EVERY == YIELD_EVERY - 1:
+            await asyncio.sleep(0)
+        yield item
 
 
 def _in_turn(around: Surroundings, desired: DesiredState) -> tuple[Surroundings, tuple[str, ...]]:
