@@ -15,7 +15,7 @@ from controlplane.cli.documents import Document
 from controlplane.cli.failure import Ended, ExitCode, Failure
 from controlplane.cli.printing import Format, Output
 from controlplane.cli.rows import Rows
-from controlplane.cli.wording import difference, shortened, trouble
+from controlplane.cli.wording import compact, cut, difference, shortened, trouble
 from controlplane.client.http import CoreplaneClient
 
 Json = dict[str, Any]
@@ -178,13 +178,20 @@ def _diffs(found: Json, before: Mapping[str, Json], files: Mapping[str, Document
         document = None if result["outcome"] == "retired" else files.get(reference)
         yield from declared_diff(reference, before.get(result["setting"]), document, result["outcome"])
         yield from (
-            Text(f"{reference} is otherwise now: {d['path']} {difference(d['desired'], d['observed'])}", "yellow")
-            for d in result["differences"]
+            Text(f"{reference} {there(one)}", "yellow") for one in result["differences"] if one["observed"] is not None
         )
     for kind in ("refused", "unknown"):
         for one in found[kind]:
             yield Text(f"{reference_of(one['setting'])} {kind}: {trouble(one['reason'], one['message'])}", "bold red")
     yield Text(plan_line(found))
+
+
+def there(one: Json) -> str:
+    """What is otherwise in the backend: `/maxmemory is 60 there, would be 90`, or `/keys has ~b:* there`."""
+    told = difference(one["desired"], one["observed"])
+    if told.startswith(("has ", "lacks ")):
+        return f"{one['path']} {told} there"
+    return f"{one['path']} is {cut(compact(one['observed']))} there, would be {cut(compact(one['desired']))}"
 
 
 def declared_diff(reference: str, before: Json | None, document: Document | None, outcome: str) -> Iterator[Text]:

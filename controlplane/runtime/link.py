@@ -237,7 +237,6 @@ class Link:
 
     async def _went_down(self, error: BackendError) -> None:
         self.down = error
-        self.since = self._around.clock.now()
         self._around.metrics.target_up(self._id.service, str(self._id), up=False)
 
         def downed(status: KeyStatus, now: float) -> KeyStatus:
@@ -246,6 +245,7 @@ class Link:
 
         details = {"target": self._id.target, "reason": error.reason, "message": error.message}
         if await self._say(Fact(EventType.TARGET_DOWN, details, EventStatus.FAILED), downed):
+            self.since = self._around.clock.now()
             _log.warning("target down", target=str(self._id), reason=error.reason, message=error.message)
         self._turned()
 

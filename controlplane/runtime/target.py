@@ -236,13 +236,14 @@ class TargetLoop:
     # --- what the link tells -------------------------------------------------------------------------------------------
 
     def _turned(self) -> None:
-        """Up: see what is to be done. Down: nothing is known any more of what was Ready."""
+        """Up: see what is to be done. Down: nothing is known any more of what was Ready, and why is said anew."""
         if self._link.backend is not None:
             self._sweeps.soon()
             return
         for key in self._around.desired.keys_of(self.id):
             status = self._shard.statuses.get(key)
-            if key != self.id.key and status is not None and status.holds("Ready"):
+            ready = None if status is None else status.condition("Ready")
+            if key != self.id.key and ready is not None and ready.status != "False":
                 self._schedule.resync(key)
 
     def _heard(self, hint: Hint) -> None:

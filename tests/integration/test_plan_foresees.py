@@ -16,6 +16,7 @@ from controlplane.client.errors import ApiError
 from controlplane.client.http import CoreplaneClient
 from schemas.cache import SCRATCH_USER_PREFIX
 from tests.conftest import RealServer
+from tests.integration.cache_world import world
 from tests.servers import DaemonProcess
 
 pytestmark = pytest.mark.integration
@@ -339,3 +340,17 @@ async def test_a_bad_change_is_rolled_back_while_it_is_being_reconciled(
     assert (plan["steps"], len(plan["unchanged"])) == ([], 40)
     newest = (await client.history("cache.redis_user", "u0"))[0]
     assert (newest["reason"], newest["revision"]) == ("undo oops", done["revision"])
+
+
+@pytest.mark.parametrize("kind", ["redis", "memcached"])
+async def test_a_namespace_that_was_only_planned_is_not_measured(
+    kind: str, redis_server: RealServer, memcached_server: RealServer
+) -> None:
+    real = {"prefix": "real:", "layers": [{"target": "main", "ttl_s": 60}]}
+    async with world({"redis": redis_server, "memcached": memcached_server}[kind].url) as target:
+        await target.declare("cache.namespace", real, "real")
+        await target.look("cache.namespace", real, "real")
+        await target.look("cache.namespace", real | {"prefix": "planned:"}, "planned")
+        await target.look("cache.namespace", real, "real", retiring=True)
+        measured = {m.tags.get("namespace") for m in await target.backend.sample()} - {None}
+    assert measured == {"real"}
