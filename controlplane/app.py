@@ -22,6 +22,10 @@ from controlplane.api.auth import check_binding
 from controlplane.api.parts import Parts
 from controlplane.api.routes import create_app
 from controlplane.config import Config
+from controlplane.domain.errors import Reason
+from controlplane.log import kafka, kafka_topics
+from controlplane.log.kafka import open_kafka
+from controlplane.log.kafka_topics import Fault
 from controlplane.log.memory import MemoryLog
 from controlplane.log.ports import Log, LogUnavailable, Stream
 from controlplane.log.sqlite import Loss, accept_loss, open_sqlite
@@ -31,6 +35,7 @@ from controlplane.runtime.catalogue import Catalogue
 from controlplane.runtime.clock import SystemClock
 from controlplane.runtime.controller import Controller
 from controlplane.runtime.operations import Operations
+from controlplane.runtime.ownership import Ownership, always
 from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets, fingerprint_key
@@ -77,7 +82,7 @@ class Daemon:
     async def _start(self) -> None:
         config = self.config
         config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        log = await open_log(config)
+        log = self._log = await open_log(config)
         self._stack.push_async_callback(log.close)
         self.replica = Replica(log.settings, self.clock, self.metrics)
         await self.replica.catch_up()
@@ -112,10 +117,14 @@ class Daemon:
             clock=self.clock,
             metrics=self.metrics,
             config=self.config.runtime,
+            may_take=always if log.membership is None else log.membership.owns,
         )
         self._stack.push_async_callback(controller.stop)
         await controller.start()
-        await controller.own(range(log.journal.shards))
+        if log.membership is None:
+            await controller.own(range(log.journal.shards))
+        else:
+            self._supervisor.start("ownership", Ownership(log.membership, controller).run)
         return controller
 
     async def _serve(self, controller: Controller, log: Log, store: SqliteStore) -> None:
@@ -155,8 +164,11 @@ class Daemon:
         _log.info("ready", url=self.url)
 
     def _troubles(self) -> Sequence[Mapping[str, str]]:
-        degraded = self.projector.degraded
-        return [] if degraded is None else [{"part": "projection", "reason": "Degraded", "message": degraded}]
+        found = (
+            ("projection", "Degraded", self.projector.degraded),
+            ("log", str(Reason.LOG_UNAVAILABLE), self._log.trouble),
+        )
+        return [{"part": part, "reason": reason, "message": text} for part, reason, text in found if text is not None]
 
     async def _trim_regularly(self, log: Log) -> None:
         """Let the journal forget what is older than its retention."""
@@ -201,15 +213,32 @@ async def open_log(config: Config) -> Log:
     url = config.log.url
     if url == "memory:":
         return MemoryLog(shards=config.log.shards)
+    if url.startswith("kafka:"):
+        return await open_kafka(url, shards=config.log.shards, retention=topic_retention(config))
     if url and not url.startswith("sqlite:"):
-        msg = f"log.url {url!r}: this version knows sqlite:PATH and memory:"
+        msg = f"log.url {url!r}: this version knows sqlite:PATH, kafka://HOST:PORT and memory:"
         raise LogUnavailable(msg)
     return await open_sqlite(log_path(config), shards=config.log.shards, synchronous=config.log.synchronous)
 
 
+async def examine_log(config: Config) -> Sequence[Fault]:
+    """What is wrong with the topics of a Kafka log; nothing for another kind. Raises `LogUnavailable`."""
+    if not config.log.url.startswith("kafka:"):
+        return ()
+    return await kafka.examine(config.log.url, shards=config.log.shards, retention=topic_retention(config))
+
+
+def topic_retention(config: Config) -> kafka_topics.Retention:
+    """How long the topics of a Kafka log keep what they hold."""
+    return kafka_topics.Retention(config.log.events_retention_days, config.log.metrics_retention_days)
+
+
 def log_path(config: Config) -> Path:
-    """The file of the embedded log."""
+    """The file of the embedded log. Raises `LogUnavailable` when the log is of another kind."""
     url = config.log.url
+    if url and not url.startswith("sqlite:"):
+        msg = f"log.url {url!r} names no file"
+        raise LogUnavailable(msg)
     return Path(url.removeprefix("sqlite:")) if url else config.data_dir / "coreplane.db"
 
 

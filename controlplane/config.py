@@ -51,11 +51,12 @@ class LogConfig(Section):
     """The settings log and the journal."""
 
     url: str = ""
-    """Empty: one SQLite file under `data_dir`. `memory:` for trying things out."""
+    """Empty: one SQLite file under `data_dir`. `kafka://host:port[,host:port][?prefix=coreplane]`: topics on a cluster.
+    `memory:` for trying things out."""
     shards: int = Field(default=16, ge=1, le=1024)
     """Fixed when the log is created."""
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
-    """FULL: acknowledged means fsynced. NORMAL may lose the last commits on power loss."""
+    """Of SQLite. FULL: acknowledged means fsynced. NORMAL may lose the last commits on power loss."""
     events_retention_days: float = Field(default=90, gt=0)
     metrics_retention_days: float = Field(default=7, gt=0)
 

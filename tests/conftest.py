@@ -11,11 +11,12 @@ import pytest
 
 from controlplane.devstack import provision, stack
 from controlplane.devstack.guardian import Guardian
+from controlplane.devstack.kafka import KAFKA
 from controlplane.devstack.memcached import MEMCACHED
 from controlplane.devstack.ports import LOOPBACK
 from controlplane.devstack.process import Server
 from controlplane.devstack.redis import REDIS
-from tests.servers import DaemonProcess, program_of, started
+from tests.servers import DaemonProcess, SharedServer, program_of, started
 
 SUITES = ("unit", "architecture", "contract", "simulation", "integration", "e2e")
 """Fast ones first: a mistake shows early."""
@@ -114,6 +115,19 @@ async def second_redis_server(
     server = await started(REDIS, tmp_path / "second", programs["redis"], guardian)
     yield RealServer(server)
     await server.kill()
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -> Iterator[SharedServer]:
+    """One broker for the run; every test has topics under a prefix of its own. Whoever stops it starts it again."""
+    folder = tmp_path_factory.mktemp("kafka")
+
+    async def start() -> Server:
+        return await started(KAFKA, folder, await program_of(KAFKA), guardian)
+
+    server = SharedServer(start)
+    yield server
+    server.end()
 
 
 @pytest.fixture

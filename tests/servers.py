@@ -7,14 +7,15 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from controlplane.client.http import CoreplaneClient
-from controlplane.devstack import provision
+from controlplane.devstack import provision, stack
 from controlplane.devstack.backend import Backend, Place
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.ports import any_free
@@ -26,7 +27,7 @@ async def program_of(backend: Backend) -> provision.Program:
     machine = provision.this_machine()
     environment = {k: v for k, v in machine.environment.items() if k != backend.recipe.url_variable}
     ours = provision.Machine(environment, machine.cache_dir, machine.privileged)
-    found = await provision.provision(backend.recipe, ours, _tell)
+    found = await stack.provided(backend, ours, _tell)
     assert isinstance(found, provision.Program)
     return found
 
@@ -119,3 +120,39 @@ class DaemonProcess:
     async def clean_up(self) -> None:
         if self._process is not None:
             await self.stop()
+
+
+class SharedServer:
+    """A server for the whole run, in an event loop of its own in a thread: those of the tests come and go."""
+
+    def __init__(self, start: Callable[[], Awaitable[Server]]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._server: Server = self._begin(start()).result()
+        self.url = self._server.url
+        self.place = self._server.place
+
+    @property
+    def pid(self) -> int:
+        return self._server.pid
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        await asyncio.wrap_future(self._begin(self._server.kill()))
+
+    async def stop(self) -> None:
+        """SIGTERM."""
+        await asyncio.wrap_future(self._begin(self._server.stop()))
+
+    async def start(self) -> None:
+        await asyncio.wrap_future(self._begin(self._server.start()))
+
+    def end(self) -> None:
+        self._begin(self._server.kill()).result()  # nothing of it is kept
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _begin(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)

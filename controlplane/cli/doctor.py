@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from controlplane.app import accept_log_loss, rebuild_projection
+from controlplane.app import accept_log_loss, examine_log, rebuild_projection
 from controlplane.cli import configuration, findings, printing, session, starting, upfile
 from controlplane.cli.failure import Ended, ExitCode, Failure
 from controlplane.cli.findings import BAD, GOOD, Finding
@@ -21,6 +21,7 @@ from controlplane.cli.session import DEFAULT_DATA, Data
 from controlplane.client.errors import ApiError, ClientError, DaemonUnreachable
 from controlplane.client.http import CoreplaneClient
 from controlplane.config import Config
+from controlplane.log.ports import LogUnavailable
 
 MARKS = {GOOD: Text("✓", "green"), BAD: Text("✗", "bold red")}
 
@@ -36,7 +37,11 @@ def doctor(
         typer.Option("--accept-loss", help="Go on with a log that lost its last commits. The daemon must be stopped."),
     ] = False,
     config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="The daemon's configuration, for repairs.")
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="The daemon's configuration, for repairs and for its log."),
+    ] = None,
+    log: Annotated[
+        str | None, typer.Option("--log", metavar="URL", help="Look at the topics of this log: kafka://HOST:PORT.")
     ] = None,
     data: Data = DEFAULT_DATA,
     output: Output = Format.TABLE,
@@ -48,6 +53,8 @@ def doctor(
     $ coreplane doctor --rebuild-projection --data .coreplane
 
     $ coreplane doctor --accept-loss --data .coreplane
+
+    $ coreplane doctor --log kafka://127.0.0.1:9092
     """
     if accept_loss:
         _accept_loss(_stopped(config, data))
@@ -55,7 +62,7 @@ def doctor(
     if rebuild:
         _rebuild(_stopped(config, data))
         return
-    found = session.run(context, examine)
+    found = [*session.run(context, examine), *_examine_log(config, log, data)]
     if printing.is_for_machines(output):
         printing.show_data([asdict(finding) for finding in found], output)
     else:
@@ -81,6 +88,19 @@ async def examine(client: CoreplaneClient) -> list[Finding]:
     except ClientError as exc:
         return [*found, Finding("daemon", BAD, str(exc))]
     return [*found, *findings.of_targets(report), *findings.of_stalled(settings)]
+
+
+def _examine_log(config_file: Path | None, url: str | None, data: Path) -> list[Finding]:
+    """The topics of the log that is named, or of the one that `coreplane up` started; nothing for one without topics."""
+    if url is None and config_file is None:
+        running = upfile.alive(data)
+        url = next((one["url"] for one in running.backends if one["name"] == "kafka"), None) if running else None
+    config = configuration.load(config_file, {"log": {"url": url}})
+    try:
+        faults = asyncio.run(examine_log(config))
+    except LogUnavailable as exc:
+        return [Finding("topics", BAD, str(exc), findings.PART_ADVICE["topics"])]
+    return list(findings.of_topics(config.log.url, faults))
 
 
 def _show(found: list[Finding]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from controlplane.cli import tables
 from controlplane.cli.daemon_status import target_name, target_trouble
+from controlplane.log.kafka_topics import Fault
 
 Json = dict[str, Any]
 
@@ -16,6 +17,7 @@ BAD = "bad"
 
 PART_ADVICE = {
     "log": "look for disk space and permissions of the data directory; nothing is accepted until it can be written",
+    "topics": "start the brokers, or correct log.url; a log that is refused says itself what mends it",
     "projection": "it catches up by itself; if it doesn't: stop the daemon, `coreplane doctor --rebuild-projection`",
     "replica": "it is still reading the log; wait, then look again",
 }
@@ -52,6 +54,14 @@ def of_health(health: Json) -> Iterator[Finding]:
         yield Finding(part, BAD, message, PART_ADVICE.get(part, ""))
     if not health["ready"] and not troubles:
         yield Finding("ready", BAD, str(health.get("detail") or "the daemon isn't ready yet"), "look again in a moment")
+
+
+def of_topics(url: str, faults: Sequence[Fault]) -> Iterator[Finding]:
+    """The topics of a log that has some. What the daemon would refuse to start with is bad, the rest is only told."""
+    if url.startswith("kafka:") and not faults:
+        yield Finding("topics", GOOD, f"as they should be at {url}")
+    for fault in faults:
+        yield Finding(f"topic {fault.topic}", BAD if fault.refused else GOOD, fault.message, fault.mend)
 
 
 def of_targets(report: Json) -> Iterator[Finding]:

@@ -30,6 +30,7 @@ from controlplane.cli.steps import Steps
 from controlplane.client.http import CoreplaneClient
 from controlplane.config import Config
 from controlplane.devstack import ports
+from controlplane.devstack.kafka import KAFKA
 from controlplane.devstack.progress import DevstackError
 from controlplane.devstack.stack import Stack
 from controlplane.telemetry import logs
@@ -89,7 +90,11 @@ def up(
     no_example: Annotated[bool, typer.Option("--no-example", help="Declare the targets, but not the example.")] = False,
     log: Annotated[
         str | None,
-        typer.Option("--log", metavar="URL", help="Where the log is; without it a file in the data directory."),
+        typer.Option(
+            "--log",
+            metavar="URL",
+            help="kafka://HOST:PORT, or `kafka` to start one here; without it a file in the data directory.",
+        ),
     ] = None,
     projection: Annotated[
         str | None,
@@ -106,6 +111,8 @@ def up(
     $ coreplane up
 
     $ coreplane up --detach --data /var/tmp/shop --port 8480
+
+    $ coreplane up --log kafka
     """
     data = data.resolve()
     running = upfile.alive(data)
@@ -132,8 +139,9 @@ def up(
 async def stay_up(wishes: Wishes) -> None:
     """Everything, until cancelled or until the daemon ends."""
     steps = Steps()
-    async with Stack(wishes.data, wishes.services, steps) as stack:
-        config = _config(wishes)
+    infrastructure = (KAFKA,) if wishes.log == KAFKA.name else ()
+    async with Stack(wishes.data, wishes.services, steps, infrastructure=infrastructure) as stack:
+        config = _config(wishes, stack.url(KAFKA.name) if infrastructure else wishes.log)
         steps("daemon", "starting")
         async with daemon.running(config) as running:
             steps("daemon", f"ready at {running.url}", done=True)
@@ -154,12 +162,12 @@ def _make(data: Path) -> None:
         raise Failure(msg, hint="name another one with --data") from exc
 
 
-def _config(wishes: Wishes) -> Config:
+def _config(wishes: Wishes, log_url: str | None) -> Config:
     port = wishes.port if wishes.port is not None else PORT if ports.is_free(PORT) else 0
     content = {
         "data_dir": str(wishes.data),
         "http": {"port": port},
-        "log": {"url": wishes.log},
+        "log": {"url": log_url},
         "projection": {"url": wishes.projection},
     }
     return configuration.checked(configuration.merged({}, content), "the command line")

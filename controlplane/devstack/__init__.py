@@ -3,7 +3,8 @@
 Here belongs what it takes to have a server running under one data directory; what is declared on it is the daemon's affair.
 
     stack      all backends of some services, as one context      backend    what a backend's module describes
-    redis, memcached   one module per backend                     process    one server process
+    redis, memcached, kafka   one module per backend              process    one server process
+    java, kafka_program   where a runtime and Kafka come from
     provision  find the program, or install it                    apt        Debian's packages, with root or without
     guardian   ends the servers when we can't                     ports      free ports, remembered
     secrets    generated passwords                                progress   how steps and failures are told

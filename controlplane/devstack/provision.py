@@ -95,7 +95,7 @@ async def provision(recipe: Recipe, machine: Machine, progress: Progress) -> Pro
     search = Search(recipe, machine, progress)
     if machine.environment.get(recipe.home_variable):
         return await _insisted(search)
-    async with _exclusively(machine.cache_dir / f"{recipe.name}.lock"):
+    async with exclusively(machine.cache_dir / f"{recipe.name}.lock"):
         return await _first(search)
 
 
@@ -137,7 +137,7 @@ async def from_installation(search: Search) -> Program:
         raise Missing("no apt-get here" if client is None else "not root, so nothing is installed into the system")
     packages = search.recipe.packages
     search.progress(search.recipe.name, f"installing {' '.join(packages)} with apt-get")
-    async with _exclusively(search.machine.cache_dir / "apt.lock"):
+    async with exclusively(search.machine.cache_dir / "apt.lock"):
         await client.install(packages)
     return await from_path(search)
 
@@ -151,7 +151,7 @@ async def from_download(search: Search) -> Program:
     cache_dir, packages = search.machine.cache_dir, search.recipe.packages
     root = cache_dir / search.recipe.name
     search.progress(search.recipe.name, f"downloading {' '.join(packages)} into {root}")
-    async with _exclusively(cache_dir / "apt.lock"):
+    async with exclusively(cache_dir / "apt.lock"):
         await client.unpack(packages, cache_dir / "apt", root)
     return await from_cache(search)
 
@@ -206,7 +206,7 @@ async def _working(path: Path, origin: str, libraries: tuple[Path, ...] = ()) ->
 
 
 @asynccontextmanager
-async def _exclusively(path: Path) -> AsyncIterator[None]:
+async def exclusively(path: Path) -> AsyncIterator[None]:
     """One at a time, over all processes: whoever waited finds what the other one fetched."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:

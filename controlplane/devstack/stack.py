@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
-from controlplane.devstack import shop
+from controlplane.devstack import kafka_program, shop
 from controlplane.devstack.backend import Backend, Place
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.memcached import MEMCACHED
@@ -21,6 +21,10 @@ from controlplane.devstack.redis import REDIS
 
 BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = MappingProxyType({"cache": (REDIS, MEMCACHED)})
 """Service → what it runs on."""
+PROVIDERS: Final[Mapping[str, Callable[[Machine, Progress], Awaitable[Program | Given]]]] = MappingProxyType(
+    {"kafka": kafka_program.provide}
+)
+"""Backends whose program isn't a package of the system."""
 PORT_TRIES: Final = 5
 """A port that was free a moment ago may be taken by the time the server binds it."""
 
@@ -28,14 +32,22 @@ PORT_TRIES: Final = 5
 class Stack:
     """A context: inside it the backends run, and are started again when they end by themselves.
 
-    `services` empty means all. Entering raises DevstackError (with a hint) when a backend can't be had; nothing runs then.
+    `services` empty means all. `infrastructure`: what runs for the daemon itself and is no service's target. Entering
+    raises DevstackError (with a hint) when a backend can't be had; nothing runs then.
     """
 
     def __init__(
-        self, data_dir: Path, services: Sequence[str], progress: Progress, machine: Machine | None = None
+        self,
+        data_dir: Path,
+        services: Sequence[str],
+        progress: Progress,
+        machine: Machine | None = None,
+        *,
+        infrastructure: Sequence[Backend] = (),
     ) -> None:
         self._data_dir = data_dir.resolve()
         self._chosen = _chosen(services)
+        self._all = {backend.name: backend for backend in (*infrastructure, *(b for _, b in self._chosen))}
         self._progress = progress
         self._machine = machine if machine is not None else this_machine()
         self._ports = PortBook(self._data_dir)
@@ -50,7 +62,7 @@ class Stack:
         self._guardian.__enter__()
         try:
             async with asyncio.TaskGroup() as group:
-                for _, backend in self._chosen:
+                for backend in self._all.values():
                     group.create_task(self._bring_up(backend), name=f"start {backend.name}")
         except ExceptionGroup as failed:
             await self._close()
@@ -78,7 +90,11 @@ class Stack:
 
     def backends(self) -> list[dict[str, Any]]:
         """What runs where: `{name, url, pid, log}`; without pid and log when it isn't ours."""
-        return [self._told(backend.name) for _, backend in self._chosen]
+        return [self._told(name) for name in self._all]
+
+    def url(self, name: str) -> str:
+        """Where a backend is."""
+        return self._given.get(name) or self._servers[name].url
 
     def _told(self, name: str) -> dict[str, Any]:
         if name in self._given:
@@ -93,7 +109,7 @@ class Stack:
 
     async def _bring_up(self, backend: Backend) -> None:
         begun = time.monotonic()
-        found = await provision(backend.recipe, self._machine, self._progress)
+        found = await provided(backend, self._machine, self._progress)
         if isinstance(found, Given):
             self._given[backend.name] = found.url
             self._progress(backend.name, f"given: {found.url}", done=True)
@@ -128,6 +144,13 @@ class Stack:
     def _tell_bug(self, keeper: asyncio.Task[None]) -> None:
         if not keeper.cancelled() and keeper.exception() is not None:
             self._progress(keeper.get_name().split()[-1], f"isn't watched any more: {keeper.exception()!r}")
+
+
+async def provided(backend: Backend, machine: Machine, progress: Progress) -> Program | Given:
+    """The backend's program, or the server that a person names. DevstackError with instructions when there is no way."""
+    if backend.name in PROVIDERS:
+        return await PROVIDERS[backend.name](machine, progress)
+    return await provision(backend.recipe, machine, progress)
 
 
 def _chosen(services: Sequence[str]) -> list[tuple[str, Backend]]:

@@ -24,6 +24,14 @@ class MemoryLog:
         self.settings = MemorySettingsLog()
         self.journal = MemoryJournal(shards, now)
 
+    @property
+    def membership(self) -> None:
+        """One process alone."""
+
+    @property
+    def trouble(self) -> None:
+        """Never any."""
+
     async def close(self) -> None:
         """End the tails and refuse further writes. Reading goes on working."""
         self.settings.close()

@@ -6,7 +6,7 @@ Offsets start at 0 and rise; they may have holes. A *position* is the next offse
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -131,8 +131,9 @@ class Journal(Protocol):
         """Take the shard: whoever held it before is fenced from now on."""
 
     async def read(self, place: Place, start: int, limit: int = 500) -> Sequence[Entry]:
-        """Up to `limit` entries from offset `start` on, in order; the status stream is compacted to the last one of each
-        key. Empty means: none up to the end. Raises `LogCorrupt`."""
+        """Up to `limit` entries from offset `start` on, in order. Empty means: none up to the end. Raises `LogCorrupt`.
+
+        The status stream keeps the last entry of each key; older ones may still come before it."""
 
     def tail(self, positions: Mapping[Place, int]) -> AsyncIterator[Sequence[Entry]]:
         """Batches (≤ 500) from all the given places from their positions on, in offset order within each place; then
@@ -149,8 +150,22 @@ class Journal(Protocol):
         """Per shard one past the last committed offset."""
 
     async def trim(self, stream: Stream, before: str) -> int:
-        """Drop events or metrics stored before the RFC 3339 time `before`; how many went. Of the status stream only
-        tombstones go: give their readers a day to see them. A position in what is gone reads on from the oldest kept."""
+        """Drop events or metrics stored before the RFC 3339 time `before`; how many offsets went. Of the status stream
+        only tombstones go: give their readers a day to see them. A position in what is gone reads on from the oldest kept."""
+
+
+class Membership(Protocol):
+    """Among the replicas of one log: which shards this one is to own. It tells; the fence of the writers decides."""
+
+    async def follow(self, revoked: Callable[[], Awaitable[None]], assigned: Callable[[frozenset[int]], None]) -> None:
+        """Be a member until cancelled, then leave, so that others take over at once. Outages are outlived.
+
+        Nobody is given a shard before every member has come back from `revoked`; it should take a few seconds at most.
+        `assigned` gets all shards that are to be ours now, and returns at once.
+        """
+
+    async def owns(self, shard: int) -> bool:
+        """Whether the group has settled and the shard is ours. Raises `LogUnavailable`."""
 
 
 class Log(Protocol):
@@ -163,6 +178,14 @@ class Log(Protocol):
     @property
     def journal(self) -> Journal:
         """The journal."""
+
+    @property
+    def membership(self) -> Membership | None:
+        """Among the replicas of this log; None when there can be only one."""
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps the log from being followed, for people; None while all is well."""
 
     async def close(self) -> None:
         """Finish what was accepted, then release the store; tails end."""

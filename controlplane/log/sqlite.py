@@ -51,6 +51,14 @@ class SqliteLog:
         self.journal = SqliteJournal(self._writer, self._reader)
         self._closing: asyncio.Task[None] | None = None
 
+    @property
+    def membership(self) -> None:
+        """One process alone."""
+
+    @property
+    def trouble(self) -> None:
+        """Never any: whoever reads is told what is wrong."""
+
     async def close(self) -> None:
         """Commit what was accepted, end the tails, release the file. Safe to call twice, and to be cancelled in."""
         if self._closing is None:

@@ -33,6 +33,7 @@ from controlplane.runtime.catalogue import Catalogue, TargetId
 from controlplane.runtime.clock import Clock
 from controlplane.runtime.desired import DesiredState
 from controlplane.runtime.link import Surrounded
+from controlplane.runtime.ownership import MayTake, always
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.shards import Shard, ShardLost
 from controlplane.runtime.statuses import StatusView
@@ -45,6 +46,14 @@ _log = structlog.get_logger()
 
 STEADY_S: Final = 60.0
 """A shard that was held for so long before it was lost is taken again at once."""
+
+
+LOOK_AGAIN_S: Final = 0.1
+"""Right after an assignment the group may not read as settled yet."""
+
+
+class NotOurs(Exception):
+    """The shard is to be owned by another replica, as far as is known."""
 
 
 class Controller:
@@ -61,7 +70,10 @@ class Controller:
         clock: Clock,
         metrics: Metrics,
         config: RuntimeConfig,
+        may_take: MayTake = always,
     ) -> None:
+        """`may_take`: whether a shard is to be ours, asked before it is taken and after; it may raise `LogUnavailable`."""
+        self._may_take = may_take
         self._replica = replica
         self._journal = journal
         self._catalogue = catalogue
@@ -79,6 +91,7 @@ class Controller:
         self._loop_supervisor = Supervisor(metrics)
         self._backoff = Backoff(0.2, 5.0)
         self._stopping = False
+        self._quiet = False
         statuses.listen(self._status_changed)
 
     # --- life ----------------------------------------------------------------------------------------------------------
@@ -90,12 +103,26 @@ class Controller:
 
     async def own(self, indices: Collection[int]) -> None:
         """Hold exactly these shards from now on; those given up first end what they have under way."""
+        if self._stopping:
+            return
         gone, self._kept = self._kept - set(indices), set(indices)
         await asyncio.gather(*(self._give_up(index) for index in gone))
         for index in self._kept:
             name = f"shard-{index}"
             if not self._supervisor.running(name):
                 self._supervisor.start(name, lambda index=index: self._keep_shard(index))  # type: ignore[misc]
+
+    async def quiesce(self, timeout_s: float) -> None:
+        """Begin nothing new until `resume`, and let what is under way end; shards stay ours."""
+        self._quiet = True
+        await asyncio.gather(*(loop.drain(timeout_s) for loop in self._loops.values()))
+
+    def resume(self) -> None:
+        """Go on after `quiesce`."""
+        self._quiet = False
+        if not self._stopping:
+            for loop in self._loops.values():
+                loop.resume()
 
     async def stop(self) -> None:
         """Begin nothing new, let effects under way end, give the shards up."""
@@ -136,15 +163,26 @@ class Controller:
                 self._journal, index, self._clock, self._metrics, commit_timeout_s=self._config.commit_timeout_s
             )
             try:
+                await self._check_mine(index)
                 await shard.take()
+                await self._check_mine(index)
                 await self._catch_up()
                 await self._hold(shard)
+            except NotOurs:
+                await asyncio.sleep(LOOK_AGAIN_S)
+                continue
             except (ShardLost, LogUnavailable, Indeterminate) as exc:
                 _log.warning("shard not taken", shard=index, error=str(exc))
             finally:
                 await shard.close()
             failures = 1 if self._clock.monotonic() - began > STEADY_S else failures + 1
             await asyncio.sleep(self._backoff.pause_s(failures, random.random()))  # noqa: S311
+
+    async def _check_mine(self, index: int) -> None:
+        """A process that was stopped for a while may take a shard from its owner: it must notice, and leave it alone."""
+        if not await self._may_take(index):
+            msg = f"shard {index} isn't ours, or not yet"
+            raise NotOurs(msg)
 
     async def _catch_up(self) -> None:
         """Note [Not behind the predecessor]: what the last owner of a shard acted on, its next owner must know."""
@@ -208,6 +246,8 @@ class Controller:
         try:
             while (shard := self._shards.get(index)) and not shard.lost.is_set() and self._desired.keys_of(target):
                 loop = self._loops[target] = TargetLoop(target, service, shard, self._around, self._forget)
+                if self._quiet:
+                    loop.pause()
                 await loop.run()
         finally:
             self._loops.pop(target, None)

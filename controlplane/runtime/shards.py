@@ -63,6 +63,8 @@ SLICE = 200
 OPERATION = "#operation/"
 """Prefix of the status records of operations under way."""
 
+STATUS_SCHEMA = "status.v1"
+
 SYSTEM_TENANT = "#system"
 """Tenant of events that belong to no tenant (ShardTaken); never a legal name."""
 
@@ -154,7 +156,8 @@ class Shard:
             "tenant": tenant,
         }
         key = f"{tenant}/{service}/{metric_type}"
-        return Outgoing(key, codec.encode(made), {"service": service, "tenant": tenant, "schema": METRIC_SCHEMA})
+        about = {"type": metric_type, "service": service, "tenant": tenant}
+        return Outgoing(key, codec.encode(made), {**about, "schema": METRIC_SCHEMA})
 
     async def commit(
         self,
@@ -170,8 +173,8 @@ class Shard:
         `gone`: keys whose status is dropped. `operations`: begun (details) and ended (None) ones. Raises
         `LogUnavailable` (nothing stored, try again) or `ShardLost`.
         """
-        records = [Outgoing(status.key, codec.encode(to_wire(status))) for status in statuses]
-        records += [Outgoing(key, None) for key in gone]
+        records = [Outgoing(s.key, codec.encode(to_wire(s)), _about(s.key)) for s in statuses]
+        records += [Outgoing(key, None, _about(key)) for key in gone]
         if settings_position is not None:
             records.append(Outgoing(MARK, codec.encode({"settings_position": settings_position})))
         for name, begun in (operations or {}).items():
@@ -297,6 +300,12 @@ class Shard:
             begun["tenant"], begun["service"], actor=begun["actor"], correlation_id=begun["correlation_id"]
         )
         return self.record(fact, subject)
+
+
+def _about(key: str) -> dict[str, str]:
+    """Headers of a status: consumers filter by them without decoding."""
+    parts = parse_key(key)
+    return {"type": parts.setting_type, "service": parts.service, "tenant": parts.tenant, "schema": STATUS_SCHEMA}
 
 
 def unknown_outcome(status: KeyStatus, now: float) -> KeyStatus:

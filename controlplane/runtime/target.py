@@ -123,11 +123,20 @@ class TargetLoop:
 
     async def drain(self, timeout_s: float) -> None:
         """Begin nothing new; wait for what runs."""
-        self._draining = True
+        self.pause()
         deadline = self._clock.monotonic() + timeout_s
         while self._schedule.out and (left_s := deadline - self._clock.monotonic()) > 0:
             self._idle.clear()
             await happened(self._idle, left_s)
+
+    def pause(self) -> None:
+        """Begin nothing new."""
+        self._draining = True
+
+    def resume(self) -> None:
+        """Go on after `drain` or `pause`."""
+        self._draining = False
+        self._wake.set()
 
     def close(self) -> None:
         """End once nothing is under way: the target has lost its last key."""

@@ -20,7 +20,7 @@ import msgpack
 
 from controlplane.domain.fold import State, fold, replay
 from controlplane.log import codec
-from controlplane.log.ports import Commit, Outgoing
+from controlplane.log.ports import Commit, Log, Outgoing
 from controlplane.log.sqlite import open_sqlite
 
 WRITERS = 50
@@ -81,9 +81,8 @@ def bare_commits(path: Path, count: int, together: int) -> None:
     connection.close()
 
 
-async def appenders(path: Path, count: int, writers: int) -> None:
-    """Append and wait for the own fold of it, as a write over HTTP does."""
-    log = await open_sqlite(path, shards=16)
+async def appenders(log: Log, count: int, writers: int) -> None:
+    """Append and wait for the own fold of it, as a write over HTTP does. Closes the log."""
     folded: dict[str, asyncio.Future[None]] = {}
     state = State()
     acknowledged: list[float] = []
@@ -115,9 +114,8 @@ async def appenders(path: Path, count: int, writers: int) -> None:
     await tail
 
 
-async def commits(path: Path, count: int, writers: int) -> None:
-    """Event and status of one key in one commit, spread over the shards."""
-    log = await open_sqlite(path, shards=16)
+async def commits(log: Log, count: int, writers: int) -> None:
+    """Event and status of one key in one commit, spread over the shards. Closes the log."""
     shards = [await log.journal.open_shard(shard) for shard in range(16)]
     data = record(1)
     times: list[float] = []
@@ -208,6 +206,12 @@ def replays(path: Path, rounds: int) -> None:
         line(name, f"{cpu:5.2f} µs CPU  {1e6 / wall:9,.0f}/s  {cpu / bare:4.2f} x bare")
 
 
+async def writes(directory: Path, count: int) -> None:
+    await appenders(await open_sqlite(directory / "one.db", shards=16), min(1000, count), 1)
+    await appenders(await open_sqlite(directory / "many.db", shards=16), count, WRITERS)
+    await commits(await open_sqlite(directory / "journal.db", shards=16), count, WRITERS)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--directory", type=Path, help="where to write; the disk under it is what is measured")
@@ -220,9 +224,7 @@ def main() -> None:
         print(f"write, synchronous=FULL, records of {len(record(1))} bytes")
         bare_commits(directory / "bare.db", min(1000, options.appends), 1)
         bare_commits(directory / "bare.db", options.appends, WRITERS)
-        asyncio.run(appenders(directory / "one.db", min(1000, options.appends), 1))
-        asyncio.run(appenders(directory / "many.db", options.appends, WRITERS))
-        asyncio.run(commits(directory / "journal.db", options.appends, WRITERS))
+        asyncio.run(writes(directory, options.appends))
         print(f"replay of {options.records:,} records over {KEYS:,} keys, best of {options.rounds}")
         asyncio.run(fill(directory / "replay.db", options.records))
         replays(directory / "replay.db", options.rounds)

@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests.contract.log_implementations import DURABLE, LOGS
+from tests.contract.log_implementations import DURABLE, LOGS, of
 from tests.contract.log_suites import DurableLogSuite, JournalSuite
 
 
 @pytest.fixture(params=LOGS)
 def implementation(request):
-    return LOGS[request.param]
+    return of(request.param, request)
 
 
 @pytest.fixture
@@ -22,6 +22,6 @@ class TestJournal(JournalSuite):
     pass
 
 
-@pytest.mark.parametrize("implementation", [LOGS[name] for name in DURABLE], ids=DURABLE)
+@pytest.mark.parametrize("implementation", DURABLE, indirect=True)
 class TestDurableLog(DurableLogSuite):
     pass

@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests.contract.log_implementations import LOGS
+from tests.contract.log_implementations import LOGS, of
 from tests.contract.log_suites import SettingsLogSuite
 
 
 @pytest.fixture(params=LOGS)
 async def log(request, tmp_path):
-    log = await LOGS[request.param].open(tmp_path)
+    log = await of(request.param, request).open(tmp_path)
     yield log
     await log.close()
 

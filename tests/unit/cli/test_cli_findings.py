@@ -1,9 +1,11 @@
 """What doctor makes of the daemon's answers."""
 
+from dataclasses import replace
 from typing import Any
 
 from controlplane.cli import findings
 from controlplane.cli.findings import BAD, GOOD
+from controlplane.log.kafka_topics import Fault
 
 
 def told(found: Any) -> list[tuple[str, str]]:
@@ -39,3 +41,15 @@ def test_stalled_settings_are_named() -> None:
     stalled = {"setting_type": "cache.redis_user", "name": "app", "status": {}}
     assert told(findings.of_stalled([stalled])) == [("cache.redis_user/app", BAD)]
     assert told(findings.of_stalled([])) == [("settings", GOOD)]
+
+
+def test_topics_that_the_daemon_would_refuse_are_bad_and_come_with_their_command() -> None:
+    url = "kafka://broker:9092"
+    refused = Fault("coreplane.settings", "forgets after 1000 ms, not never", "kafka-configs.sh --alter")
+    (finding,) = findings.of_topics(url, [refused])
+    assert (finding.state, finding.advice) == (findings.BAD, "kafka-configs.sh --alter")
+    (finding,) = findings.of_topics(url, [replace(refused, refused=False)])
+    assert finding.state == findings.GOOD
+    (finding,) = findings.of_topics(url, [])
+    assert finding.state == findings.GOOD
+    assert list(findings.of_topics("sqlite:log.db", [])) == []

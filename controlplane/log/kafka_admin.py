@@ -1,0 +1,151 @@
+"""The topics of a log: looked at, and made where they are missing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+
+from controlplane.log import kafka_topics
+from controlplane.log.kafka_clients import ASK_MS, Clients, stop_admin
+from controlplane.log.kafka_topics import Fault, Found, Retention, Topic
+from controlplane.log.ports import LogUnavailable
+
+_log = structlog.get_logger()
+
+APPEAR_S: Final = 15.0
+LOOK_S: Final = 0.02
+
+
+async def ensure(clients: Clients, shards: int, retention: Retention) -> None:
+    """Make what is missing and examine what is there. Raises `LogUnavailable` with what to do."""
+    servers = ",".join(clients.address.servers)
+    admin = await clients.admin()
+    try:
+        brokers = await _brokers(admin)
+        wanted = kafka_topics.topics(clients.address, shards, retention)
+        found = await _found(admin, wanted)
+        missing = [topic for topic in wanted if topic.name not in found]
+        _refuse_half(wanted, missing)
+        await _make(admin, missing, kafka_topics.replicas_on(brokers))
+        faults = [
+            fault
+            for topic in wanted
+            if topic.name in found
+            for fault in kafka_topics.faults(topic, found[topic.name], brokers, servers)
+        ]
+    except (KafkaError, TimeoutError, OSError) as exc:
+        msg = f"can't examine the topics of {clients.address}: {exc!r}"
+        raise LogUnavailable(msg) from exc
+    finally:
+        await stop_admin(admin)
+    for fault in faults:
+        _log.warning("topic at fault", topic=fault.topic, reason=fault.message, advice=fault.mend)
+    refused = [fault for fault in faults if fault.refused]
+    if refused:
+        raise LogUnavailable(kafka_topics.explain(refused))
+
+
+async def examine(clients: Clients, shards: int, retention: Retention) -> list[Fault]:
+    """What is wrong, missing topics included; nothing is changed. Raises `LogUnavailable`."""
+    servers = ",".join(clients.address.servers)
+    admin = await clients.admin()
+    try:
+        brokers = await _brokers(admin)
+        wanted = kafka_topics.topics(clients.address, shards, retention)
+        found = await _found(admin, wanted)
+    except (KafkaError, TimeoutError, OSError) as exc:
+        msg = f"can't examine the topics of {clients.address}: {exc!r}"
+        raise LogUnavailable(msg) from exc
+    finally:
+        await stop_admin(admin)
+    wrong: list[Fault] = []
+    for topic in wanted:
+        if topic.name in found:
+            wrong += kafka_topics.faults(topic, found[topic.name], brokers, servers)
+        else:
+            wrong.append(Fault(topic.name, "isn't there yet", "the daemon makes it when it starts", refused=False))
+    return wrong
+
+
+async def delete_records(clients: Clients, before: dict[Any, int]) -> None:
+    """Let partitions begin at these offsets. `before`: TopicPartition → offset. Raises `LogUnavailable`."""
+    admin = await clients.admin()
+    try:
+        await admin.delete_records(before, timeout_ms=ASK_MS)
+    except (KafkaError, TimeoutError, OSError) as exc:
+        msg = f"can't trim {clients.address}: {exc!r}"
+        raise LogUnavailable(msg) from exc
+    finally:
+        await stop_admin(admin)
+
+
+def _refuse_half(wanted: Sequence[Topic], missing: Sequence[Topic]) -> None:
+    """A log without its settings topic isn't new: an empty one would forget every setting."""
+    names = {topic.stream for topic in missing}
+    if kafka_topics.SETTINGS in names and len(missing) < len(wanted):
+        there = ", ".join(topic.name for topic in wanted if topic not in missing)
+        settings = next(topic.name for topic in missing if topic.stream == kafka_topics.SETTINGS)
+        msg = f"{settings} is gone, while {there} is there: restore it, or delete those to begin a new log, or use another prefix"
+        raise LogUnavailable(msg)
+
+
+async def _brokers(admin: AIOKafkaAdminClient) -> int:
+    return len((await admin.describe_cluster())["brokers"])
+
+
+async def _found(admin: AIOKafkaAdminClient, wanted: Sequence[Topic]) -> dict[str, Found]:
+    described = await admin.describe_topics([topic.name for topic in wanted])
+    there = {one["topic"]: one["partitions"] for one in described if _exists(one)}
+    if not there:
+        return {}
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name, dict.fromkeys(kafka_topics.EXAMINED)) for name in there]
+    configs: dict[str, dict[str, str]] = {}
+    for answer in await admin.describe_configs(resources):
+        for code, message, _, name, entries in answer.resources:
+            if code:
+                raise for_code(code)(message)
+            configs[name] = {entry[0]: entry[1] for entry in entries}
+    return {
+        name: Found(len(partitions), min(len(one["replicas"]) for one in partitions), configs[name])
+        for name, partitions in there.items()
+    }
+
+
+def _exists(described: dict[str, Any]) -> bool:
+    code = described["error_code"]
+    if code == UnknownTopicOrPartitionError.errno:
+        return False
+    if code:
+        raise for_code(code)(described["topic"])
+    return True
+
+
+async def _make(admin: AIOKafkaAdminClient, missing: Sequence[Topic], replicas: int) -> None:
+    """Another replica may make them at the same time: that is well, too."""
+    if not missing:
+        return
+    made = [NewTopic(topic.name, topic.partitions, replicas, topic_configs=topic.config(replicas)) for topic in missing]
+    answer = await admin.create_topics(made, timeout_ms=ASK_MS)
+    for name, code, message in answer.topic_errors:
+        if code and code != TopicAlreadyExistsError.errno:
+            raise for_code(code)(f"{name}: {message}")
+        _log.info("topic made", topic=name, replicas=replicas)
+    async with asyncio.timeout(APPEAR_S):
+        while not await _led(admin, missing):  # noqa: ASYNC110 - the brokers tell nobody
+            await asyncio.sleep(LOOK_S)
+
+
+async def _led(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> bool:
+    """Every partition has a leader: clients that ask earlier are told to come again, and wait."""
+    described = {one["topic"]: one["partitions"] for one in await admin.describe_topics([t.name for t in topics])}
+    return all(
+        len(described.get(topic.name, ())) == topic.partitions
+        and all(one["leader"] >= 0 and not one["error_code"] for one in described[topic.name])
+        for topic in topics
+    )

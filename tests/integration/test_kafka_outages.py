@@ -1,0 +1,290 @@
+"""The Kafka log while its broker goes away and comes back: nothing acknowledged is lost, nothing is there twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+
+from controlplane.domain.errors import Refused
+from controlplane.log.kafka import KafkaLog, open_kafka
+from controlplane.log.ports import Commit, Fenced, Indeterminate, LogUnavailable, Outgoing, Place, Stream
+from controlplane.runtime.clock import SystemClock
+from controlplane.runtime.replica import Replica
+from controlplane.telemetry.metrics import Metrics
+from tests.servers import SharedServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+SHARDS = 2
+DEADLINE_S = 90.0
+
+
+@pytest.fixture
+async def log(kafka_broker: SharedServer) -> AsyncIterator[KafkaLog]:
+    log = await open_kafka(f"{kafka_broker.url}?prefix=t{uuid.uuid4().hex}", shards=SHARDS)
+    yield log
+    await log.close()
+
+
+async def outage(broker: SharedServer, how: str) -> None:
+    await (broker.stop() if how == "SIGTERM" else broker.kill())
+    await broker.start()
+
+
+async def until(done: asyncio.Event, counts: Counter[str], wanted: int) -> None:
+    """Let everybody write on until each has so many more acknowledged, then stop them."""
+    before = dict(counts)
+    async with asyncio.timeout(DEADLINE_S):
+        while any(counts[name] < before[name] + wanted for name in before):
+            await asyncio.sleep(0.02)
+    done.set()
+
+
+async def appender(log: KafkaLog, name: str, done: asyncio.Event, counts: Counter[str], acked: list[bytes]) -> None:
+    number = 0
+    while not done.is_set():
+        number += 1
+        data = f"{name}-{number}".encode()
+        try:
+            await log.settings.append(data)
+        except (Indeterminate, LogUnavailable):
+            await asyncio.sleep(0.1)
+        else:
+            acked.append(data)
+            counts[name] += 1
+
+
+async def committer(log: KafkaLog, shard: int, done: asyncio.Event, counts: Counter[str], acked: list[str]) -> None:
+    """Commits one event after the other; a writer that failed is replaced, as the controller does."""
+    name, number, writer = f"shard-{shard}", 0, await log.journal.open_shard(shard)
+    while not done.is_set():
+        number += 1
+        key = f"{name}-{number}"
+        try:
+            await writer.commit(Commit([Outgoing(key, b"e")], [Outgoing("last", key.encode())]))
+        except (Indeterminate, Fenced, LogUnavailable):
+            writer = await replaced(log, shard)
+        else:
+            acked.append(key)
+            counts[name] += 1
+
+
+async def replaced(log: KafkaLog, shard: int):
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                return await log.journal.open_shard(shard)
+            except LogUnavailable:
+                await asyncio.sleep(0.2)
+
+
+async def everything(log: KafkaLog) -> list[bytes]:
+    found: list[bytes] = []
+    start = 0
+    while records := await log.settings.read(start):
+        found += [record.data for record in records]
+        start = records[-1].offset + 1
+    return found
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+async def test_no_acknowledged_record_is_lost_or_there_twice_when_the_broker_restarts(
+    kafka_broker: SharedServer, log: KafkaLog, how: str
+):
+    done, counts = asyncio.Event(), Counter({f"a{n}": 0 for n in range(5)} | {"shard-0": 0, "shard-1": 0})
+    appended: list[bytes] = []
+    committed: list[list[str]] = [[], []]
+    tailed: list[bytes] = []
+
+    async def follow() -> None:
+        async for records in log.settings.tail(0):
+            tailed.extend(record.data for record in records)
+
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(follow())
+        for number in range(5):
+            tasks.create_task(appender(log, f"a{number}", done, counts, appended))
+        for shard in range(SHARDS):
+            tasks.create_task(committer(log, shard, done, counts, committed[shard]))
+        await until(asyncio.Event(), counts, 20)
+        await outage(kafka_broker, how)
+        await until(done, counts, 20)
+        await log.settings.append(b"the end")
+        async with asyncio.timeout(DEADLINE_S):
+            while b"the end" not in tailed[-1:]:
+                await asyncio.sleep(0.02)
+        following.cancel()
+    kept = await everything(log)
+    assert tailed == kept, "the tail gave every record once, in order"
+    assert max(Counter(kept).values()) == 1
+    assert set(appended) <= set(kept)
+    for shard in range(SHARDS):
+        keys, start = [], 0
+        while entries := await log.journal.read(Place(Stream.EVENTS, shard), start):
+            keys += [entry.key for entry in entries]
+            start = entries[-1].offset + 1
+        assert max(Counter(keys).values()) == 1
+        assert set(committed[shard]) <= set(keys)
+        assert [key for key in keys if key in set(committed[shard])] == committed[shard]
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+async def test_writes_of_a_replica_go_on_across_the_outage_and_each_counts_once(
+    kafka_broker: SharedServer, log: KafkaLog, how: str
+):
+    replica = Replica(log.settings, SystemClock(), Metrics())
+    following = asyncio.create_task(replica.run())
+    done, counts = asyncio.Event(), Counter({f"w{n}": 0 for n in range(4)})
+
+    async def writer(name: str) -> None:
+        """Raises a counter by compare-and-set; asks again under the same id until it gets a verdict."""
+        key = f"default/cache.namespace/{name}"
+        while not done.is_set():
+            entry = replica.state.entries.get(key)
+            count = entry.body["value"]["n"] if entry else 0
+            change = {"op": "declare", "key": key, "expected": entry.revision if entry else 0}
+            request = uuid.uuid4().hex
+            if await accepted({**change, "body": {"value": {"n": count + 1}}}, request):
+                counts[name] += 1
+
+    async def accepted(change: dict, request: str) -> bool:
+        while True:
+            try:
+                verdict = await replica.submit([change], actor="test", request_id=request, timeout_s=1.0)
+            except (Indeterminate, LogUnavailable, Refused):
+                await asyncio.sleep(0.1)
+            else:
+                return verdict.accepted
+
+    async with asyncio.TaskGroup() as tasks:
+        for name in list(counts):
+            tasks.create_task(writer(name))
+        await until(asyncio.Event(), counts, 3)
+        await outage(kafka_broker, how)
+        await until(done, counts, 3)
+    fresh = Replica(log.settings, SystemClock(), Metrics())
+    await fresh.catch_up()
+    assert {
+        name: fresh.state.entries[f"default/cache.namespace/{name}"].body["value"]["n"] for name in counts
+    } == counts
+    following.cancel()
+    await asyncio.wait({following})
+
+
+# --- a broker that doesn't answer ---------------------------------------------------------------------------------------
+
+
+class Frozen:
+    """Inside, the broker is stopped: connections stay open, nothing is answered."""
+
+    def __init__(self, broker: SharedServer) -> None:
+        self._broker = broker
+
+    def __enter__(self) -> None:
+        os.kill(self._broker.pid, signal.SIGSTOP)
+
+    def __exit__(self, *_: object) -> None:
+        os.kill(self._broker.pid, signal.SIGCONT)
+
+
+@pytest.fixture
+async def hasty(kafka_broker: SharedServer) -> AsyncIterator[KafkaLog]:
+    """A log that gives up soon."""
+    url = f"{kafka_broker.url}?prefix=t{uuid.uuid4().hex}"
+    log = await open_kafka(url, shards=SHARDS, send_timeout_s=1.0, commit_timeout_s=1.0)
+    yield log
+    await log.close()
+
+
+async def test_t2_a_send_and_a_commit_without_an_answer_end_in_an_unknown_outcome(
+    kafka_broker: SharedServer, hasty: KafkaLog
+):
+    writer = await hasty.journal.open_shard(0)
+    commit = Commit([Outgoing("lost?", b"1")])
+    with Frozen(kafka_broker):
+        append, committing = (
+            asyncio.create_task(hasty.settings.append(b"lost?")),
+            asyncio.create_task(writer.commit(commit)),
+        )
+        with pytest.raises(Indeterminate):
+            await asyncio.wait_for(append, 5)
+        with pytest.raises(Indeterminate):
+            await asyncio.wait_for(committing, 5)
+        with pytest.raises(Fenced):
+            await writer.commit(commit)
+    await hasty.settings.append(b"after")
+    assert (await everything(hasty)).count(b"after") == 1
+    assert (await everything(hasty)).count(b"lost?") <= 1
+    again = await replaced(hasty, 0)
+    await again.commit(Commit([Outgoing("after", b"1")]))
+    keys = [entry.key for entry in await hasty.journal.read(Place(Stream.EVENTS, 0), 0)]
+    assert keys in (["after"], ["lost?", "after"])
+
+
+async def test_t3_a_send_whose_caller_gave_up_is_stored_once(kafka_broker: SharedServer, log: KafkaLog):
+    with Frozen(kafka_broker), pytest.raises(TimeoutError):
+        await asyncio.wait_for(log.settings.append(b"given up"), 0.5)
+    await log.settings.append(b"next")
+    assert await everything(log) == [b"given up", b"next"]
+
+
+async def test_t5_a_log_with_a_commit_under_way_closes_without_its_broker(kafka_broker: SharedServer, log: KafkaLog):
+    writer = await log.journal.open_shard(0)
+    with Frozen(kafka_broker):
+        committing = asyncio.create_task(writer.commit(Commit([Outgoing("k", b"1")])))
+        appending = asyncio.create_task(log.settings.append(b"1"))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            await log.close()
+        for outcome in await asyncio.gather(committing, appending, return_exceptions=True):
+            assert isinstance(outcome, Indeterminate)
+
+
+async def test_t4_and_t6_tails_tell_of_an_outage_end_in_it_and_leave_nothing_behind(
+    kafka_broker: SharedServer, log: KafkaLog
+):
+    tail = asyncio.create_task(anext(log.settings.tail(0)))
+    await log.settings.end_offset()
+    assert log.trouble is None
+    await kafka_broker.kill()
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while log.trouble is None:
+                await asyncio.sleep(0.05)
+        async with asyncio.timeout(60):
+            await log.close()
+        with pytest.raises(StopAsyncIteration):
+            await tail
+    finally:
+        await kafka_broker.start()
+
+
+async def test_t6_a_tail_that_was_in_trouble_goes_on_and_says_so(kafka_broker: SharedServer, log: KafkaLog):
+    tail = log.settings.tail(0)
+    await log.settings.append(b"before")
+    assert [record.data for record in await anext(tail)] == [b"before"]
+    waiting = asyncio.create_task(anext(tail))
+    with Frozen(kafka_broker):
+        async with asyncio.timeout(DEADLINE_S):
+            while log.trouble is None:
+                await asyncio.sleep(0.05)
+    await log.settings.append(b"after")
+    assert [record.data for record in await asyncio.wait_for(waiting, DEADLINE_S)] == [b"after"]
+    assert log.trouble is None
+
+
+async def test_t6_a_consumer_that_stands_still_is_replaced(log: KafkaLog):
+    tail = log.settings.tail(0)
+    await log.settings.append(b"before")
+    await anext(tail)
+    (consumer,) = log.settings._tails._running
+    consumer.pause(*consumer.assignment())  # it keeps on running and gives nothing
+    await log.settings.append(b"after")
+    assert [record.data for record in await asyncio.wait_for(anext(tail), DEADLINE_S)] == [b"after"]
+    assert consumer not in log.settings._tails._running
