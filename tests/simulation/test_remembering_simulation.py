@@ -15,7 +15,7 @@ class Silent(simulated.MortalServer):
 
     async def observe(self, wanted: Any) -> Any:
         found = await super().observe(wanted)
-        return {thing: (None,) for thing in found}
+        return dict.fromkeys(found, (None,))
 
     async def _apply(self, step: Step, fence: Any) -> Any:
         outcome = await super()._apply(step, fence)
