@@ -126,6 +126,8 @@ class Plan:
     wait_reason: str | None = None
     """The backend is on its way by itself; look again after `requeue_after_s`."""
     warnings: tuple[str, ...] = ()
+    remember: Mapping[str, str] = field(default_factory=dict)
+    """Kept in the setting's status once it is converged; see `Kind.recall`."""
 
     @property
     def converged(self) -> bool:
@@ -152,6 +154,8 @@ class Outcome:
     result: Result
     details: Mapping[str, Any] = field(default_factory=dict)
     error: BackendError | None = None
+    remember: Mapping[str, str] = field(default_factory=dict)
+    """Kept in the setting's status, in the commit that says how the step ended; see `Kind.recall`. Never a secret."""
 
 
 SUCCEEDED = Outcome(Result.SUCCEEDED)
@@ -289,6 +293,11 @@ def target_field(value: Any) -> str:
     return str(value.target)
 
 
+def recall_nothing(observed: Any, _remembered: Mapping[str, str]) -> Any:
+    """What the backend shows is enough."""
+    return observed
+
+
 def requires_nothing(_value: Any) -> Sequence[str]:
     """No implied dependency."""
     return ()
@@ -315,6 +324,10 @@ class Kind(Generic[ValueT, DesiredT, ObservedT]):
     """Retiring keeps the backend object unless the policy says otherwise."""
     preexisting: bool = False
     """The object is there whether declared or not (a server's parameters): adoption is not asked."""
+    recall: Callable[[ObservedT | None, Mapping[str, str]], ObservedT | None] = recall_nothing
+    """Completes an observation by what the status remembers, for what no backend shows: of a password the fingerprint that
+    was written last, of an object the id that it had. What is remembered comes from `Outcome.remember` and `Plan.remember`;
+    nothing is remembered when the effect's outcome is unknown, so the planner must be content without."""
 
 
 class OperationContext(Protocol):
