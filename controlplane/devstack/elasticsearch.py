@@ -151,5 +151,6 @@ ELASTICSEARCH: Final = Backend(
     target=target,
     given_target=given_target,
     ready_s=300.0,
+    later=True,
     stop_s=30.0,
 )
