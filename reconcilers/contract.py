@@ -126,6 +126,8 @@ class Plan:
     wait_reason: str | None = None
     """The backend is on its way by itself; look again after `requeue_after_s`."""
     warnings: tuple[str, ...] = ()
+    remember: Mapping[str, str] = field(default_factory=dict)
+    """Kept in the setting's status once it is converged; see `Kind.recall`."""
 
     @property
     def converged(self) -> bool:
@@ -152,6 +154,8 @@ class Outcome:
     result: Result
     details: Mapping[str, Any] = field(default_factory=dict)
     error: BackendError | None = None
+    remember: Mapping[str, str] = field(default_factory=dict)
+    """Kept in the setting's status, in the commit that says how the step ended; see `Kind.recall`. Never a secret."""
 
 
 SUCCEEDED = Outcome(Result.SUCCEEDED)
@@ -198,6 +202,21 @@ class Hint:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """One object that exists, as a declaration that converges without a single write."""
+
+    name: str
+    """Of the setting. What the object itself is called stands in `value` where the two differ: see `discovery.setting_name`."""
+    value: Mapping[str, Any]
+    """As in a declaration, JSON; without its `target`, which the caller adds."""
+    fill_in: Mapping[str, str] = field(default_factory=dict)
+    """JSON pointer into the value → what a person puts there: secrets can't be read, a declaration names where they are.
+    Left out of the value where the object converges without it; else the value holds a reference that stands for it."""
+    undeclarable: str | None = None
+    """Why no declaration leaves it as it is: there is no word for a property it has, the nodes differ."""
+
+
 class Backend(Protocol):
     """One target: the only place with a client library. Every call is bounded by the controller's deadlines."""
 
@@ -221,6 +240,14 @@ class Backend(Protocol):
 
         Calls `fence.check()` directly before each write. Errors of single steps are outcomes; raises `Unreachable` only
         when certainly nothing was sent.
+        """
+
+    async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
+        """What exists of a kind, by names in the backend that match a glob (`discovery.matches`). Reads only.
+
+        What the server has for itself (its own users, internal topics) and what the daemon made for itself is left out,
+        unless `match` is its very name. Of a kind that nobody but the daemon makes there is nothing to discover. Raises
+        `Unreachable` and, when it is forbidden to look, `TerminalError`.
         """
 
     async def sample(self) -> Sequence[Measurement]:
@@ -266,6 +293,11 @@ def target_field(value: Any) -> str:
     return str(value.target)
 
 
+def recall_nothing(observed: Any, _remembered: Mapping[str, str]) -> Any:
+    """What the backend shows is enough."""
+    return observed
+
+
 def requires_nothing(_value: Any) -> Sequence[str]:
     """No implied dependency."""
     return ()
@@ -292,6 +324,10 @@ class Kind(Generic[ValueT, DesiredT, ObservedT]):
     """Retiring keeps the backend object unless the policy says otherwise."""
     preexisting: bool = False
     """The object is there whether declared or not (a server's parameters): adoption is not asked."""
+    recall: Callable[[ObservedT | None, Mapping[str, str]], ObservedT | None] = recall_nothing
+    """Completes an observation by what the status remembers, for what no backend shows: of a password the fingerprint that
+    was written last, of an object the id that it had. What is remembered comes from `Outcome.remember` and `Plan.remember`;
+    nothing is remembered when the effect's outcome is unknown, so the planner must be content without."""
 
 
 class OperationContext(Protocol):

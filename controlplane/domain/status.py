@@ -69,6 +69,8 @@ class KeyStatus:
     paused: bool = False
     retiring: bool = False
     next_at: str | None = None
+    remembered: tuple[tuple[str, str], ...] = ()
+    """What the reconciler must know later and no backend shows: (name, text), sorted. Fingerprints and ids, no secrets."""
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of the type, if it was ever set."""
@@ -180,6 +182,13 @@ def drifted(status: KeyStatus, now: float, differences: Sequence[tuple[str, Any,
     )
 
 
+def remembering(status: KeyStatus, learnt: Mapping[str, str]) -> KeyStatus:
+    """The status with what was learnt, which replaces what was known by the same names."""
+    if not learnt:
+        return status
+    return replace(status, remembered=tuple(sorted({**dict(status.remembered), **learnt}.items())))
+
+
 def undrifted(status: KeyStatus, now: float) -> KeyStatus:
     """What differs now is what was declared since, not drift."""
     if not status.drift and not status.holds("Drifted"):
@@ -224,6 +233,7 @@ def to_wire(status: KeyStatus) -> dict[str, Any]:
         "unknown_since": status.unknown_since,
         "paused": status.paused,
         "retiring": status.retiring,
+        "remembered": dict(status.remembered),
     }
 
 
@@ -246,6 +256,7 @@ def from_wire(record: Mapping[str, Any]) -> KeyStatus:
         paused=record.get("paused", False),
         retiring=record.get("retiring", False),
         next_at=record.get("next_at"),
+        remembered=tuple(sorted(record.get("remembered", {}).items())),
     )
 
 

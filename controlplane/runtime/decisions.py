@@ -118,7 +118,7 @@ def _waiting(status: KeyStatus, unmet: Sequence[str], now: float) -> Decision:
 def _renamed(resolved: Resolved, status: KeyStatus, observed: Any | None, now: float) -> Decision:
     """Another object is declared than the one it made: never replaced silently."""
     if observed is None:
-        return Decision(replace(status, external=None), look_again_s=0.0)
+        return Decision(replace(status, external=None, remembered=()), look_again_s=0.0)
     message = (
         f"{resolved.external.name} would take the place of {status.external}, which nobody would own any more; "
         f"declare it as a setting of its own and retire this one"
@@ -169,7 +169,7 @@ def after_looking(
         return _not_ours(resolved, status, plan, now)
     facts = (Fact(EventType.ADOPTED, {"external": resolved.external.name}),) if adopting else ()
     if plan.converged:
-        done = statuses.converged(status, now, resolved.external.name)
+        done = statuses.remembering(statuses.converged(status, now, resolved.external.name), plan.remember)
         if plan.warnings:
             done = statuses.conditioned(done, now, Ready=("True", "Converged", "; ".join(plan.warnings)))
         return Decision(done, facts=facts, look_again_s=plan.requeue_after_s)
@@ -283,6 +283,7 @@ def ended(status: KeyStatus, outcome: Outcome, now: float) -> tuple[KeyStatus, F
     if outcome.result is Result.NOT_SENT:
         details |= {"reason": "NotSent", "message": "the start deadline had passed; nothing was sent"}
     after = replace(status, intent=None, last_action=LastAction(intent.step, word, at, intent.attempt))
+    after = statuses.remembering(after, outcome.remember)
     if outcome.result is Result.UNKNOWN:
         after = replace(after, unknown_since=at)
     elif outcome.result is Result.FAILED and outcome.error is not None:

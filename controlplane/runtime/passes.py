@@ -200,7 +200,9 @@ class Passes:
         if resolved.kind is None:
             return Plan()
         try:
-            return resolved.kind.plan(thing, desired, observed, self._clock.now())
+            status = self._shard.statuses.get(resolved.entry.key)
+            recalled = resolved.kind.recall(observed, dict(status.remembered) if status is not None else {})
+            return resolved.kind.plan(thing, desired, recalled, self._clock.now())
         except Exception as exc:  # noqa: BLE001 - a bug: counted, said in the status
             self._metrics.bug("plan")
             _log.exception("plan failed", setting=resolved.entry.key)

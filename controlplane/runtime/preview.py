@@ -244,7 +244,7 @@ class Preview:
     def _after_looking(self, look: _Look, observed: Mapping[ExternalId, Any]) -> Foreseen:
         seen, now = observed.get(look.thing), self._clock.now()
         if look.renamed and seen is None:  # nothing is left to be renamed: what is declared now counts
-            look = replace(look, status=replace(look.status, external=None))
+            look = replace(look, status=replace(look.status, external=None, remembered=()))
             seen = observed.get(look.thing)
         if isinstance(seen, BackendError):
             return unobserved(look.trial, seen)
@@ -256,7 +256,8 @@ class Preview:
         if look.resolved.kind is None:
             return Plan()
         try:
-            return look.resolved.kind.plan(look.thing, look.desired, seen, now)
+            recalled = look.resolved.kind.recall(seen, dict(look.status.remembered))
+            return look.resolved.kind.plan(look.thing, look.desired, recalled, now)
         except Exception as exc:  # noqa: BLE001 - a bug: counted, said in the plan
             self._metrics.bug("plan")
             _log.exception("plan failed", setting=look.trial.key)

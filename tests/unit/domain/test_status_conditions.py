@@ -50,6 +50,7 @@ FACTS = st.one_of(
         revision=st.integers(0, 9),
         observed_generation=st.integers(0, 9),
         next_at=st.sampled_from([None, timestamp(9)]),
+        remembered=st.dictionaries(TEXT, TEXT, max_size=2).map(lambda known: tuple(sorted(known.items()))),
         last_action=st.none()
         | st.builds(LastAction, TEXT, st.just("failed"), st.just(timestamp(3)), st.integers(1, 3)),
         intent=st.none()
