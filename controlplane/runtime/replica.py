@@ -89,12 +89,7 @@ class Replica:
         collecting = gc.isenabled()
         gc.disable()
         try:
-            while self.state.position < end and self.stopped is None:
-                records = await self._log.read(self.state.position)
-                if not records:
-                    break
-                self._replay_batch(records)
-                await asyncio.sleep(0)
+            await self._log.scan(self.state.position, end, self._replay_batch)
         finally:
             if collecting:
                 gc.enable()
@@ -241,8 +236,8 @@ class Replica:
         if over and self._pending.get(request_id) is pending:
             del self._pending[request_id]
 
-    def _replay_batch(self, records: Sequence[Record]) -> None:
-        """Fold records whose verdicts nobody waits for."""
+    def _replay_batch(self, records: Sequence[Record]) -> bool:
+        """Fold records whose verdicts nobody waits for; False once one can't be folded."""
         state, read = self.state, requests.read
         try:
             for offset, data in records:
@@ -250,6 +245,7 @@ class Replica:
         except requests.UnknownRecord as exc:
             self._stop(exc)
         self._metrics.folded(len(records), state.position)
+        return self.stopped is None
 
     def _fold_batch(self, records: Sequence[Record]) -> None:
         for record in records:
