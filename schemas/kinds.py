@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from schemas import storage
+from schemas import search, storage
 from schemas.cache import MemcachedConfig, Namespace, RedisConfig, RedisUser, Target
 
 KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
@@ -20,5 +20,7 @@ KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
         "cache.namespace": Namespace,
         "storage.target": storage.Target,
         "storage.bucket": storage.Bucket,
+        "search.target": search.Target,
+        "search.index": search.Index,
     }
 )
