@@ -9,8 +9,9 @@ from typing import Final
 from reconcilers.cache import reconciler as cache
 from reconcilers.contract import Service
 from reconcilers.queue import reconciler as queue
+from reconcilers.search import reconciler as search
 
 SERVICES: Final[Mapping[str, Service]] = MappingProxyType(
-    {service.name: service for service in (cache.SERVICE, queue.SERVICE)}
+    {service.name: service for service in (cache.SERVICE, queue.SERVICE, search.SERVICE)}
 )
 """Service name → spec."""

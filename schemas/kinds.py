@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from schemas import queue
+from schemas import queue, search
 from schemas.cache import MemcachedConfig, Namespace, RedisConfig, RedisUser, Target
 
 KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
@@ -20,5 +20,7 @@ KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
         "cache.namespace": Namespace,
         "queue.target": queue.Target,
         "queue.topic": queue.Topic,
+        "search.target": search.Target,
+        "search.index": search.Index,
     }
 )

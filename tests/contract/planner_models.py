@@ -19,7 +19,7 @@ from reconcilers.cache.steps import ChangeSettings, DropUser, RewriteConfig, Set
 from reconcilers.contract import ExternalId, Step
 from reconcilers.planning import Nodes
 from schemas.secret import SecretRef
-from tests.contract import queue_models
+from tests.contract import queue_models, search_models
 
 State = dict[str, dict[str, Any]]
 
@@ -248,5 +248,12 @@ MODELS: Mapping[str, Model] = {
         queue_models.observe_topic,
         queue_models.take_topic,
         queue_models.foreign_topic,
+    ),
+    "search.index": Model(
+        search_models.index_values,
+        search_models.index_states,
+        search_models.observe_index,
+        search_models.take_index,
+        search_models.others,
     ),
 }
