@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from schemas import queue, search
+from schemas import queue, search, storage
 from schemas.cache import MemcachedConfig, Namespace, RedisConfig, RedisUser, Target
 
 KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
@@ -20,6 +20,8 @@ KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
         "cache.namespace": Namespace,
         "queue.target": queue.Target,
         "queue.topic": queue.Topic,
+        "storage.target": storage.Target,
+        "storage.bucket": storage.Bucket,
         "search.target": search.Target,
         "search.index": search.Index,
     }

@@ -20,13 +20,20 @@ from controlplane.devstack.backend import Backend, Place
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.kafka import KAFKA
 from controlplane.devstack.memcached import MEMCACHED
+from controlplane.devstack.minio import MINIO
 from controlplane.devstack.ports import PortBook
 from controlplane.devstack.process import PortTaken, Server
 from controlplane.devstack.progress import DevstackError, Progress
 from controlplane.devstack.provision import Given, Machine, Program, provision, this_machine
 from controlplane.devstack.redis import REDIS
 
-BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = MappingProxyType({"cache": (REDIS, MEMCACHED), "queue": (KAFKA,)})
+BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = MappingProxyType(
+    {
+        "cache": (REDIS, MEMCACHED),
+        "queue": (KAFKA,),
+        "storage": (MINIO,),
+    }
+)
 """Service → what it runs on."""
 PROVIDERS: Final[Mapping[str, Callable[[Machine, Progress], Awaitable[Program | Given]]]] = MappingProxyType(
     {"elasticsearch": elasticsearch_program.provide, "kafka": kafka_program.provide, "minio": minio_program.provide}
