@@ -28,6 +28,12 @@ Cursor = Annotated[str, Field(max_length=2000, description="`next_cursor` of the
 Time = Annotated[str, Field(description="RFC 3339 time.")]
 
 
+class Object(Parameters):
+    """Of what is streamed."""
+
+    version: Annotated[str | None, Field(max_length=1024, description="This version, not the newest.")] = None
+
+
 class Write(Parameters):
     """Of PUT and PATCH."""
 

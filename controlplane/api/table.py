@@ -54,6 +54,11 @@ class Route:
         return f"{self.handler.__module__.rpartition('.')[2]}.{self.handler.__name__}"
 
     @property
+    def pattern(self) -> str:
+        """The path as the router takes it: `{path}` at its end is the rest, slashes included."""
+        return self.path.removesuffix("{path}") + "{path:.+}" if self.path.endswith("{path}") else self.path
+
+    @property
     def in_tenant(self) -> bool:
         """True when the path names a tenant."""
         return self.path.startswith(TENANT)
