@@ -31,9 +31,11 @@ from controlplane.log.ports import Log, LogUnavailable, Stream
 from controlplane.log.sqlite import Loss, accept_loss, open_sqlite
 from controlplane.projection.projector import Projected, Projector, Retention, rebuild
 from controlplane.projection.sqlite import SqliteStore
+from controlplane.runtime import administration
 from controlplane.runtime.catalogue import Catalogue
 from controlplane.runtime.clock import SystemClock
 from controlplane.runtime.controller import Controller
+from controlplane.runtime.directory import Directory
 from controlplane.runtime.operations import Operations
 from controlplane.runtime.ownership import Ownership, always
 from controlplane.runtime.preview import Preview
@@ -86,6 +88,9 @@ class Daemon:
         self._stack.push_async_callback(log.close)
         self.replica = Replica(log.settings, self.clock, self.metrics)
         await self.replica.catch_up()
+        self.directory = Directory(self.replica.state, config.tenants)
+        self.directory.load()
+        self.replica.listen(self.directory.follow)
         self.statuses = StatusView(log.journal)
         store = SqliteStore(projection_path(config))
         self._stack.push_async_callback(store.close)
@@ -107,7 +112,7 @@ class Daemon:
 
     async def _drive(self, log: Log) -> Controller:
         secrets = self.secrets = EnvironmentSecrets(self.config.data_dir, fingerprint_key(self.config.data_dir))
-        self.catalogue = Catalogue(SERVICES)
+        self.catalogue = Catalogue({**SERVICES, administration.SERVICE.name: administration.SERVICE})
         controller = Controller(
             self.replica,
             log.journal,
@@ -152,6 +157,7 @@ class Daemon:
             metrics=self.metrics,
             clock=self.clock,
             preview=preview,
+            directory=self.directory,
             troubles=self._troubles,
         )
         runner = web.AppRunner(create_app(parts), access_log=None, shutdown_timeout=SHUTDOWN_S)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 
 class Section(BaseModel):
@@ -33,18 +33,29 @@ class HttpConfig(Section):
 
 
 class Token(Section):
-    """A bearer token. Only its SHA-256 is configured."""
+    """A bearer token that is there from the start, to make others with (`coreplane token create`). Only its SHA-256 is
+    configured."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[^/\x00-\x1f\x7f]{1,128}$")]
+    """Stands in the log for what is done with it. Without a slash: names with one are those of tokens in the log."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     role: Literal["viewer", "editor", "admin"]
     tenants: tuple[str, ...] = ("*",)
+    services: tuple[str, ...] = ("*",)
+    expires_at: AwareDatetime | None = None
+    requests_per_s: float | None = Field(default=None, gt=0)
+    """None: `auth.requests_per_s`."""
 
 
 class AuthConfig(Section):
     """Who may call. No tokens: everybody on loopback is admin."""
 
     tokens: tuple[Token, ...] = ()
+    required: bool | None = None
+    """Whether nobody is let in without a token. None: as soon as tokens are configured. True without any: those of the
+    log are enough."""
+    requests_per_s: float | None = Field(default=None, gt=0)
+    """Rate limit of each token that has none of its own; counted by each replica for itself. None: no limit."""
 
 
 class LogConfig(Section):

@@ -15,7 +15,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from schemas.event import InfrastructureEvent
-from schemas.kinds import KINDS
+from schemas.kinds import ACCESS_KINDS, KINDS
 from schemas.metric import InfrastructureMetric
 from schemas.record import ChangeRequest
 from schemas.setting import Declaration, InfrastructureSetting, Status
@@ -31,6 +31,7 @@ PUBLIC: Final[Mapping[str, type[BaseModel]]] = {
     "metric": InfrastructureMetric,
     "record": ChangeRequest,
     **KINDS,
+    **ACCESS_KINDS,
 }
 """File name without suffix → model."""
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
+from schemas.access import Share, Tenant, Token
 from schemas.cache import MemcachedConfig, Namespace, RedisConfig, RedisUser, Target
 
 KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
@@ -19,3 +20,8 @@ KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
         "cache.namespace": Namespace,
     }
 )
+
+ACCESS_KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
+    {"access.token": Token, "access.tenant": Tenant, "access.share": Share}
+)
+"""Who may do what. No backend: the daemon itself is where these are carried out."""
