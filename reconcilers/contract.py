@@ -202,6 +202,21 @@ class Hint:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """One object that exists, as a declaration that converges without a single write."""
+
+    name: str
+    """Of the setting. What the object itself is called stands in `value` where the two differ: see `discovery.setting_name`."""
+    value: Mapping[str, Any]
+    """As in a declaration, JSON; without its `target`, which the caller adds."""
+    fill_in: Mapping[str, str] = field(default_factory=dict)
+    """JSON pointer into the value → what a person puts there: secrets can't be read, a declaration names where they are.
+    Left out of the value where the object converges without it; else the value holds a reference that stands for it."""
+    undeclarable: str | None = None
+    """Why no declaration leaves it as it is: there is no word for a property it has, the nodes differ."""
+
+
 class Backend(Protocol):
     """One target: the only place with a client library. Every call is bounded by the controller's deadlines."""
 
@@ -225,6 +240,14 @@ class Backend(Protocol):
 
         Calls `fence.check()` directly before each write. Errors of single steps are outcomes; raises `Unreachable` only
         when certainly nothing was sent.
+        """
+
+    async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
+        """What exists of a kind, by names in the backend that match a glob (`discovery.matches`). Reads only.
+
+        What the server has for itself (its own users, internal topics) and what the daemon made for itself is left out,
+        unless `match` is its very name. Of a kind that nobody but the daemon makes there is nothing to discover. Raises
+        `Unreachable` and, when it is forbidden to look, `TerminalError`.
         """
 
     async def sample(self) -> Sequence[Measurement]:

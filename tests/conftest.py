@@ -13,6 +13,7 @@ from controlplane.devstack import provision, stack
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.kafka import KAFKA
 from controlplane.devstack.memcached import MEMCACHED
+from controlplane.devstack.minio import MINIO
 from controlplane.devstack.ports import LOOPBACK
 from controlplane.devstack.process import Server
 from controlplane.devstack.redis import REDIS
@@ -88,10 +89,10 @@ def guardian() -> Iterator[Guardian]:
 
 @pytest.fixture(scope="session")
 def programs() -> dict[str, provision.Program]:
-    """The program of every backend, found or installed once per run."""
+    """The program of every backend, found or installed once per run; not of those that come later."""
 
     async def find_all() -> dict[str, provision.Program]:
-        backends = [backend for chosen in stack.BACKENDS.values() for backend in chosen]
+        backends = [backend for chosen in stack.BACKENDS.values() for backend in chosen if not backend.later]
         return {backend.name: await program_of(backend) for backend in backends}
 
     return asyncio.run(find_all())
@@ -124,6 +125,19 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -
 
     async def start() -> Server:
         return await started(KAFKA, folder, await program_of(KAFKA), guardian)
+
+    server = SharedServer(start)
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="session")
+def minio_server(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -> Iterator[SharedServer]:
+    """One MinIO for the run, built if need be; every test has buckets and users under a prefix of its own."""
+    folder = tmp_path_factory.mktemp("minio")
+
+    async def start() -> Server:
+        return await started(MINIO, folder, await program_of(MINIO), guardian)
 
     server = SharedServer(start)
     yield server

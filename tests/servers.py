@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from controlplane.client.http import CoreplaneClient
-from controlplane.devstack import provision, stack
+from controlplane.devstack import kafka, provision, stack
 from controlplane.devstack.backend import Backend, Place
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.ports import any_free
@@ -50,6 +51,7 @@ async def started(
         return server
 
 
+SETTLED_S = 90.0
 SERVE = ("-m", "controlplane", "serve", "--config")
 
 
@@ -148,6 +150,15 @@ class SharedServer:
     async def start(self) -> None:
         await asyncio.wrap_future(self._begin(self._server.start()))
 
+    async def settled(self, probe: Callable[[int], Awaitable[int]]) -> None:
+        """Until it answers the probe: a broker that stood still may be out of its cluster for a while."""
+        async with asyncio.timeout(SETTLED_S):
+            while True:
+                with contextlib.suppress(OSError, EOFError):
+                    await probe(self.place.port)
+                    return
+                await asyncio.sleep(0.05)
+
     def end(self) -> None:
         self._begin(self._server.kill()).result()  # nothing of it is kept
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -156,3 +167,14 @@ class SharedServer:
 
     def _begin(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+
+@contextlib.asynccontextmanager
+async def frozen(broker: SharedServer) -> AsyncIterator[None]:
+    """Inside, the broker is stopped: connections stay open, nothing is answered. Afterwards it is one of its cluster again."""
+    os.kill(broker.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
+        await broker.settled(kafka.probe)

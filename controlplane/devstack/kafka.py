@@ -19,13 +19,12 @@ import uuid
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 from controlplane.devstack import secrets
 from controlplane.devstack.backend import Backend, Place, Recipe
-from controlplane.devstack.ports import LOOPBACK, any_free, is_free
+from controlplane.devstack.ports import LOOPBACK, any_free, is_free, listener
 
 ADMIN: Final = "admin"
 ADMIN_SECRET: Final = "kafka-admin"  # noqa: S105 - the name of a file
@@ -74,7 +73,7 @@ async def probe(port: int) -> int:
         raise EOFError(str(exc)) from exc
     finally:
         await client.close()
-    return _listener(port)
+    return listener(port)
 
 
 def sasl_port(place: Place) -> int:
@@ -93,15 +92,6 @@ def target(url: str) -> dict[str, Any]:
 
 def _port(known: int) -> int:
     return known if known and is_free(known) else any_free()
-
-
-def _listener(port: int) -> int:
-    for connection in psutil.net_connections("tcp"):
-        listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
-        if listens and connection.pid:
-            return connection.pid
-    msg = f"nobody of ours listens on port {port}"
-    raise EOFError(msg)
 
 
 def _write_format(place: Place) -> None:

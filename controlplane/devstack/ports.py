@@ -7,6 +7,8 @@ import socket
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 NAME: Final = "devstack.json"
 LOOPBACK: Final = "127.0.0.1"
 
@@ -29,6 +31,16 @@ def any_free() -> int:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+def listener(port: int) -> int:
+    """The pid of the process of ours that listens there; EOFError when there is none."""
+    for connection in psutil.net_connections("tcp"):
+        listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
+        if listens and connection.pid:
+            return connection.pid
+    msg = f"nobody of ours listens on port {port}"
+    raise EOFError(msg)
 
 
 class PortBook:

@@ -1,49 +1,59 @@
-"""The topics of a log: looked at, and made where they are missing."""
+"""The topics of a log: looked at, and made where they are missing.
+
+Note [A cluster without brokers]. A broker answers before it belongs to its cluster, and one that didn't run for a while (a
+stopped machine) is put out of it until its next heartbeat. Meanwhile the metadata names no broker at all, and each question
+fails in its own way. That passes within seconds: it is asked again, by a new client, up to a deadline.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, Final
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import (
+    InvalidReplicationFactorError,
+    KafkaConnectionError,
+    KafkaError,
+    LeaderNotAvailableError,
+    MetadataEmptyBrokerList,
+    NodeNotReadyError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 from controlplane.log import kafka_topics
+from controlplane.log.kafka_address import Address
 from controlplane.log.kafka_clients import ASK_MS, Clients, stop_admin
 from controlplane.log.kafka_topics import Fault, Found, Retention, Topic
 from controlplane.log.ports import LogUnavailable
 
 _log = structlog.get_logger()
 
+_Answer = TypeVar("_Answer")
+
 APPEAR_S: Final = 15.0
 LOOK_S: Final = 0.02
+SETTLED_S: Final = 30.0
+SETTLING_S: Final = 0.2
+_SETTLING: Final = (
+    InvalidReplicationFactorError,
+    KafkaConnectionError,
+    LeaderNotAvailableError,
+    MetadataEmptyBrokerList,
+    NodeNotReadyError,
+)
 
 
 async def ensure(clients: Clients, shards: int, retention: Retention) -> None:
     """Make what is missing and examine what is there. Raises `LogUnavailable` with what to do."""
-    servers = ",".join(clients.address.servers)
-    admin = await clients.admin()
-    try:
-        brokers = await _brokers(admin)
-        wanted = kafka_topics.topics(clients.address, shards, retention)
-        found = await _found(admin, wanted)
-        missing = [topic for topic in wanted if topic.name not in found]
-        _refuse_half(wanted, missing)
-        await _make(admin, missing, kafka_topics.replicas_on(brokers))
-        faults = [
-            fault
-            for topic in wanted
-            if topic.name in found
-            for fault in kafka_topics.faults(topic, found[topic.name], brokers, servers)
-        ]
-    except (KafkaError, TimeoutError, OSError) as exc:
-        msg = f"can't examine the topics of {clients.address}: {exc!r}"
-        raise LogUnavailable(msg) from exc
-    finally:
-        await stop_admin(admin)
+    wanted = kafka_topics.topics(clients.address, shards, retention)
+    faults = await _asked(clients, lambda admin: _ensured(admin, clients.address, wanted))
     for fault in faults:
         _log.warning("topic at fault", topic=fault.topic, reason=fault.message, advice=fault.mend)
     refused = [fault for fault in faults if fault.refused]
@@ -53,36 +63,58 @@ async def ensure(clients: Clients, shards: int, retention: Retention) -> None:
 
 async def examine(clients: Clients, shards: int, retention: Retention) -> list[Fault]:
     """What is wrong, missing topics included; nothing is changed. Raises `LogUnavailable`."""
-    servers = ",".join(clients.address.servers)
-    admin = await clients.admin()
-    try:
-        brokers = await _brokers(admin)
-        wanted = kafka_topics.topics(clients.address, shards, retention)
-        found = await _found(admin, wanted)
-    except (KafkaError, TimeoutError, OSError) as exc:
-        msg = f"can't examine the topics of {clients.address}: {exc!r}"
-        raise LogUnavailable(msg) from exc
-    finally:
-        await stop_admin(admin)
-    wrong: list[Fault] = []
-    for topic in wanted:
-        if topic.name in found:
-            wrong += kafka_topics.faults(topic, found[topic.name], brokers, servers)
-        else:
-            wrong.append(Fault(topic.name, "isn't there yet", "the daemon makes it when it starts", refused=False))
-    return wrong
+    wanted = kafka_topics.topics(clients.address, shards, retention)
+    brokers, found = await _asked(clients, lambda admin: _looked(admin, wanted))
+    wrong = _faults(wanted, found, brokers, clients.address)
+    gone = [topic for topic in wanted if topic.name not in found]
+    return wrong + [
+        Fault(topic.name, "isn't there yet", "the daemon makes it when it starts", refused=False) for topic in gone
+    ]
+
+
+async def _ensured(admin: AIOKafkaAdminClient, address: Address, wanted: Sequence[Topic]) -> list[Fault]:
+    brokers, found = await _looked(admin, wanted)
+    missing = [topic for topic in wanted if topic.name not in found]
+    _refuse_half(wanted, missing)
+    await _make(admin, missing, kafka_topics.replicas_on(brokers))
+    return _faults(wanted, found, brokers, address)
+
+
+async def _looked(admin: AIOKafkaAdminClient, wanted: Sequence[Topic]) -> tuple[int, dict[str, Found]]:
+    return await _brokers(admin), await _found(admin, wanted)
+
+
+def _faults(wanted: Sequence[Topic], found: Mapping[str, Found], brokers: int, address: Address) -> list[Fault]:
+    servers = ",".join(address.servers)
+    there = [topic for topic in wanted if topic.name in found]
+    return [fault for topic in there for fault in kafka_topics.faults(topic, found[topic.name], brokers, servers)]
+
+
+async def _asked(clients: Clients, question: Callable[[AIOKafkaAdminClient], Awaitable[_Answer]]) -> _Answer:
+    """Ask again while the brokers are still coming up. Raises `LogUnavailable`, at once when nobody listens at all."""
+    deadline = time.monotonic() + SETTLED_S
+    while True:
+        admin = await clients.admin()
+        try:
+            return await question(admin)
+        except (KafkaError, TimeoutError, OSError) as exc:
+            if not _passes(exc) or time.monotonic() > deadline:
+                msg = f"can't manage the topics of {clients.address}: {exc!r}"
+                raise LogUnavailable(msg) from exc
+            _log.info("kafka isn't settled yet", error=repr(exc))
+        finally:
+            await stop_admin(admin)
+        await asyncio.sleep(SETTLING_S)
+
+
+def _passes(exc: Exception) -> bool:
+    """Note [A cluster without brokers]."""
+    return isinstance(exc, _SETTLING) or (isinstance(exc, KafkaError) and exc.retriable)
 
 
 async def delete_records(clients: Clients, before: dict[Any, int]) -> None:
     """Let partitions begin at these offsets. `before`: TopicPartition → offset. Raises `LogUnavailable`."""
-    admin = await clients.admin()
-    try:
-        await admin.delete_records(before, timeout_ms=ASK_MS)
-    except (KafkaError, TimeoutError, OSError) as exc:
-        msg = f"can't trim {clients.address}: {exc!r}"
-        raise LogUnavailable(msg) from exc
-    finally:
-        await stop_admin(admin)
+    await _asked(clients, lambda admin: admin.delete_records(before, timeout_ms=ASK_MS))
 
 
 def _refuse_half(wanted: Sequence[Topic], missing: Sequence[Topic]) -> None:
@@ -96,7 +128,12 @@ def _refuse_half(wanted: Sequence[Topic], missing: Sequence[Topic]) -> None:
 
 
 async def _brokers(admin: AIOKafkaAdminClient) -> int:
-    return len((await admin.describe_cluster())["brokers"])
+    """How many there are, at least one."""
+    brokers = len((await admin.describe_cluster())["brokers"])
+    if not brokers:
+        msg = "no broker has joined its cluster"
+        raise NodeNotReadyError(msg)
+    return brokers
 
 
 async def _found(admin: AIOKafkaAdminClient, wanted: Sequence[Topic]) -> dict[str, Found]:

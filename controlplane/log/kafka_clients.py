@@ -40,7 +40,8 @@ KNOWN_VERSION: Final = "0.14."
 SAID_AGAIN_S: Final = 30.0
 TALKATIVE: Final = ("aiokafka", "aiokafka.conn", "aiokafka.consumer.fetcher", "aiokafka.producer.sender")
 PAUSE_BETWEEN_TRANSACTIONS_S: Final = 0.002
-START_S: Final = 10.0
+START_S: Final = 20.0
+"""A broker that has just started makes its internal topics first. Nobody listening is told at once."""
 STOP_S: Final = 5.0
 FORCE_S: Final = 0.2
 ASK_MS: Final = 3000
@@ -220,6 +221,10 @@ async def _force_producer(producer: AIOKafkaProducer) -> None:
     accumulator.fail_all(KafkaError("the producer was given up"))
     for batch in batches:
         batch._drain_waiter.exception()  # noqa: SLF001 - seen: nobody waits for room in it any more
+    manager = producer._txn_manager  # noqa: SLF001
+    waiter = manager._transaction_waiter if manager is not None else None  # noqa: SLF001
+    if waiter is not None and waiter.done() and not waiter.cancelled():
+        waiter.exception()  # seen: a fence tells it, and nobody waits for the end of that transaction
     running = producer._sender.sender_task  # noqa: SLF001
     while running is not None and not running.done():
         running.cancel()

@@ -10,6 +10,10 @@ doesn't notice. An empty commit is therefore answered without one, and says noth
 Note [One error, one writer]. After any error or deadline the writer is dead: whether its last transaction was committed is
 told by the shard's partitions alone, once a new writer has settled it by its start. After a fence only `stop` may be called
 on the producer (T8). A transaction that outlived its timeout looks like a fence, and is treated as one.
+
+Note [Fenced while committing]. A takeover that comes while a commit is asked for is answered by UnknownServerError or by a fence,
+and the fence may answer the second attempt of a commit whose first succeeded unheard. So only a fence before the commit was
+asked for means that nothing is stored; later the outcome is unknown.
 """
 
 from __future__ import annotations
@@ -79,6 +83,8 @@ class KafkaShardWriter:
         self._task: asyncio.Task[None] | None = None
         self._refusal: Exception | None = None
         """Why nothing is committed any more."""
+        self._decided = False
+        """Whether the commit of the transaction under way was asked for: Note [Fenced while committing]."""
 
     async def commit(self, commit: Commit) -> Committed:
         """See the port."""
@@ -132,10 +138,12 @@ class KafkaShardWriter:
                 waiting.answer.set_result(answer)
 
     async def _transaction(self, commits: Sequence[Commit]) -> list[Committed]:
+        self._decided = False
         await self._producer.begin_transaction()
         sends = [[await self._send(stream, records) for stream, records in _streams(commit)] for commit in commits]
         await asyncio.wait([future for sent in sends for stream in sent for future in stream])
         offsets = [[[_offset(future) for future in stream] for stream in sent] for sent in sends]
+        self._decided = True
         await self._producer.commit_transaction()
         for given in offsets:
             self._tell_landed(given)
@@ -169,7 +177,12 @@ class KafkaShardWriter:
             self._refusal = Fenced(reason)
             self._clients.end(stop_producer(self._producer))
         for waiting in group:
-            _refuse(waiting, Fenced(reason) if fenced else Indeterminate(f"{reason}: it may be committed or not"))
+            _refuse(
+                waiting,
+                Fenced(reason)
+                if fenced and not self._decided
+                else Indeterminate(f"{reason}: it may be committed or not"),
+            )
         while self._queue:
             _refuse(self._queue.popleft(), Fenced(reason))
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -17,7 +15,7 @@ from controlplane.log.ports import Commit, Fenced, Indeterminate, LogUnavailable
 from controlplane.runtime.clock import SystemClock
 from controlplane.runtime.replica import Replica
 from controlplane.telemetry.metrics import Metrics
-from tests.servers import SharedServer
+from tests.servers import SharedServer, frozen
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -177,20 +175,30 @@ async def test_writes_of_a_replica_go_on_across_the_outage_and_each_counts_once(
     await asyncio.wait({following})
 
 
+async def test_a_log_is_opened_as_soon_as_its_broker_listens_though_that_isnt_one_of_its_cluster_yet(
+    kafka_broker: SharedServer, log: KafkaLog
+):
+    await kafka_broker.kill()
+    starting = asyncio.create_task(kafka_broker.start())
+    refusals: set[str] = set()
+    async with asyncio.timeout(DEADLINE_S):
+        while (opened := await opened_or_refused(str(log.address), refusals)) is None:
+            await asyncio.sleep(0.05)
+    await starting
+    await opened.settings.append(b"1")
+    await opened.close()
+    assert all("doesn't answer" in refusal for refusal in refusals), "who listens is waited for"
+
+
+async def opened_or_refused(url: str, refusals: set[str]) -> KafkaLog | None:
+    try:
+        return await open_kafka(url, shards=SHARDS)
+    except LogUnavailable as exc:
+        refusals.add(str(exc))
+        return None
+
+
 # --- a broker that doesn't answer ---------------------------------------------------------------------------------------
-
-
-class Frozen:
-    """Inside, the broker is stopped: connections stay open, nothing is answered."""
-
-    def __init__(self, broker: SharedServer) -> None:
-        self._broker = broker
-
-    def __enter__(self) -> None:
-        os.kill(self._broker.pid, signal.SIGSTOP)
-
-    def __exit__(self, *_: object) -> None:
-        os.kill(self._broker.pid, signal.SIGCONT)
 
 
 @pytest.fixture
@@ -207,7 +215,7 @@ async def test_t2_a_send_and_a_commit_without_an_answer_end_in_an_unknown_outcom
 ):
     writer = await hasty.journal.open_shard(0)
     commit = Commit([Outgoing("lost?", b"1")])
-    with Frozen(kafka_broker):
+    async with frozen(kafka_broker):
         append, committing = (
             asyncio.create_task(hasty.settings.append(b"lost?")),
             asyncio.create_task(writer.commit(commit)),
@@ -228,15 +236,16 @@ async def test_t2_a_send_and_a_commit_without_an_answer_end_in_an_unknown_outcom
 
 
 async def test_t3_a_send_whose_caller_gave_up_is_stored_once(kafka_broker: SharedServer, log: KafkaLog):
-    with Frozen(kafka_broker), pytest.raises(TimeoutError):
-        await asyncio.wait_for(log.settings.append(b"given up"), 0.5)
+    async with frozen(kafka_broker):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(log.settings.append(b"given up"), 0.5)
     await log.settings.append(b"next")
     assert await everything(log) == [b"given up", b"next"]
 
 
 async def test_t5_a_log_with_a_commit_under_way_closes_without_its_broker(kafka_broker: SharedServer, log: KafkaLog):
     writer = await log.journal.open_shard(0)
-    with Frozen(kafka_broker):
+    async with frozen(kafka_broker):
         committing = asyncio.create_task(writer.commit(Commit([Outgoing("k", b"1")])))
         appending = asyncio.create_task(log.settings.append(b"1"))
         await asyncio.sleep(0)
@@ -270,7 +279,7 @@ async def test_t6_a_tail_that_was_in_trouble_goes_on_and_says_so(kafka_broker: S
     await log.settings.append(b"before")
     assert [record.data for record in await anext(tail)] == [b"before"]
     waiting = asyncio.create_task(anext(tail))
-    with Frozen(kafka_broker):
+    async with frozen(kafka_broker):
         async with asyncio.timeout(DEADLINE_S):
             while log.trouble is None:
                 await asyncio.sleep(0.05)
