@@ -31,7 +31,7 @@ from controlplane.log.ports import Log, LogUnavailable, Stream
 from controlplane.log.sqlite import Loss, accept_loss, open_sqlite
 from controlplane.projection.projector import Projected, Projector, Retention, rebuild
 from controlplane.projection.sqlite import SqliteStore
-from controlplane.runtime import administration
+from controlplane.runtime.administration import OWN
 from controlplane.runtime.catalogue import Catalogue
 from controlplane.runtime.clock import SystemClock
 from controlplane.runtime.controller import Controller
@@ -112,7 +112,7 @@ class Daemon:
 
     async def _drive(self, log: Log) -> Controller:
         secrets = self.secrets = EnvironmentSecrets(self.config.data_dir, fingerprint_key(self.config.data_dir))
-        self.catalogue = Catalogue({**SERVICES, administration.SERVICE.name: administration.SERVICE})
+        self.catalogue = Catalogue({**SERVICES, **OWN})
         controller = Controller(
             self.replica,
             log.journal,

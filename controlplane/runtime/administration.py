@@ -14,6 +14,7 @@ from typing import Any, Final
 from reconcilers.contract import (
     CONVERGED,
     Connection,
+    Discovered,
     ExternalId,
     Fence,
     Hint,
@@ -45,6 +46,10 @@ class Daemon:
 
     async def apply(self, _steps: Sequence[Step], _fence: Fence) -> Sequence[Outcome]:
         """There are no steps."""
+        return ()
+
+    async def discover(self, _setting_type: str, _match: str) -> Sequence[Discovered]:
+        """Nothing exists that isn't declared."""
         return ()
 
     async def sample(self) -> Sequence[Measurement]:
@@ -83,3 +88,6 @@ SERVICE: Final = Service(
     sweep_s=_SWEEP_S,
     sample_s=_SWEEP_S,
 )
+
+OWN: Final = {SERVICE.name: SERVICE}
+"""What the daemon serves by itself, beside the services of the registry."""

@@ -27,8 +27,10 @@ from controlplane.log.memory import MemoryLog
 from controlplane.log.ports import Commit, Outgoing
 from controlplane.projection.projector import Projector
 from controlplane.projection.sqlite import SqliteStore
+from controlplane.runtime.administration import OWN
 from controlplane.runtime.catalogue import Catalogue, TargetId
 from controlplane.runtime.clock import SystemClock
+from controlplane.runtime.directory import Directory
 from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets
@@ -38,7 +40,7 @@ from controlplane.telemetry.metrics import Metrics
 from reconcilers.contract import Service
 from reconcilers.registry import SERVICES
 from schemas.event import EventType
-from schemas.kinds import KINDS
+from schemas.kinds import ACCESS_KINDS, KINDS
 from schemas.names import event_id
 
 BASE = "/v1/tenants/default"
@@ -160,10 +162,25 @@ async def daemon(
     looked = Looked()
     secrets = EnvironmentSecrets(Path(directory.name), b"key")
     foresight = Preview(
-        replica.state, Catalogue(SERVICES), statuses, looked, secrets=secrets, clock=clock, metrics=metrics
+        replica.state, Catalogue({**SERVICES, **OWN}), statuses, looked, secrets=secrets, clock=clock, metrics=metrics
     )
+    directory_of_access = Directory(replica.state, config.tenants)
+    replica.listen(directory_of_access.follow)
+    kinds = {**KINDS, **ACCESS_KINDS}
     parts = Parts(
-        config, replica, statuses, log.journal, store, looked, Ran(), KINDS, services or {}, metrics, clock, foresight
+        config,
+        replica,
+        statuses,
+        log.journal,
+        store,
+        looked,
+        Ran(),
+        kinds,
+        services or {},
+        metrics,
+        clock,
+        foresight,
+        directory_of_access,
     )
     parts = replace(parts, **other)
     supervisor = Supervisor(metrics)
