@@ -1,4 +1,4 @@
-"""Every route × every caller: made from the route table, so that a new route is tested without being mentioned here."""
+"""Every route and every caller: made from the route table, so that a new route is tested without being mentioned here."""
 
 from __future__ import annotations
 
