@@ -36,6 +36,7 @@ from controlplane.runtime.catalogue import Catalogue
 from controlplane.runtime.clock import SystemClock
 from controlplane.runtime.controller import Controller
 from controlplane.runtime.directory import Directory
+from controlplane.runtime.importing import Importing
 from controlplane.runtime.operations import Operations
 from controlplane.runtime.ownership import Ownership, always
 from controlplane.runtime.preview import Preview
@@ -158,6 +159,9 @@ class Daemon:
             clock=self.clock,
             preview=preview,
             directory=self.directory,
+            importing=Importing(
+                self.replica.state, self.catalogue, controller, preview, clock=self.clock, metrics=self.metrics
+            ),
             troubles=self._troubles,
         )
         runner = web.AppRunner(create_app(parts), access_log=None, shutdown_timeout=SHUTDOWN_S)

@@ -324,6 +324,8 @@ class Kind(Generic[ValueT, DesiredT, ObservedT]):
     """Retiring keeps the backend object unless the policy says otherwise."""
     preexisting: bool = False
     """The object is there whether declared or not (a server's parameters): adoption is not asked."""
+    named_by: str | None = None
+    """Field of the value that names the object where it isn't called as its setting is."""
     recall: Callable[[ObservedT | None, Mapping[str, str]], ObservedT | None] = recall_nothing
     """Completes an observation by what the status remembers, for what no backend shows: of a password the fingerprint that
     was written last, of an object the id that it had. What is remembered comes from `Outcome.remember` and `Plan.remember`;
@@ -376,6 +378,18 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class FileFormat:
+    """A kind of file that people have of a backend's objects, read as declarations. Pure."""
+
+    name: str
+    """`redis_acl`: what a request to import calls it."""
+    recognises: Callable[[str], bool]
+    """Is the text such a file? Cheap, and false for files of other formats."""
+    read: Callable[[str], Sequence[tuple[str, Discovered]]]
+    """(setting type, object) in the order of the file. Raises ValueError with the place and what is wrong there."""
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """The whole of a service as the daemon knows it. One line in `registry.SERVICES`."""
 
@@ -387,6 +401,7 @@ class Service:
     """Open a backend; raises `Unreachable`, `TerminalError` (wrong credentials), `SecretNotFound`."""
     operations: tuple[Operation, ...] = ()
     analyse: Callable[[Evidence], dict[str, Any]] | None = None
+    formats: tuple[FileFormat, ...] = ()
     sweep_s: float = 60.0
     sample_s: float = 15.0
     observe_timeout_s: float = 10.0

@@ -31,6 +31,7 @@ from controlplane.runtime.administration import OWN
 from controlplane.runtime.catalogue import Catalogue, TargetId
 from controlplane.runtime.clock import SystemClock
 from controlplane.runtime.directory import Directory
+from controlplane.runtime.importing import Importing
 from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets
@@ -166,21 +167,24 @@ async def daemon(
     )
     directory_of_access = Directory(replica.state, config.tenants)
     replica.listen(directory_of_access.follow)
-    kinds = {**KINDS, **ACCESS_KINDS}
+    importing = Importing(
+        replica.state, Catalogue({**SERVICES, **OWN}), looked, foresight, clock=clock, metrics=metrics
+    )
     parts = Parts(
-        config,
-        replica,
-        statuses,
-        log.journal,
-        store,
-        looked,
-        Ran(),
-        kinds,
-        services or {},
-        metrics,
-        clock,
-        foresight,
-        directory_of_access,
+        config=config,
+        replica=replica,
+        statuses=statuses,
+        journal=log.journal,
+        queries=store,
+        control=looked,
+        operations=Ran(),
+        kinds={**KINDS, **ACCESS_KINDS},
+        services=services or {},
+        metrics=metrics,
+        clock=clock,
+        preview=foresight,
+        importing=importing,
+        directory=directory_of_access,
     )
     parts = replace(parts, **other)
     supervisor = Supervisor(metrics)

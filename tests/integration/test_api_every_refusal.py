@@ -149,6 +149,20 @@ def _queries(route: Route) -> list[dict[str, str]]:
     return found + ([{services: service, **beginning} for service in SERVICES[:6]] if services else [])
 
 
+async def test_a_body_names_no_service_that_its_sender_has_no_role_for(api: Api) -> None:
+    declared = {"type": "access.token", "name": "x", "value": {"sha256": "1" * 64, "grants": [{"role": "viewer"}]}}
+    bodies: dict[str, Any] = {
+        "apply": {"settings": [declared]},
+        "plan": {"settings": [declared]},
+        "import": {"type": "queue.topic", "target": "main"},
+        "rollback": {"to": 0},
+    }
+    for path, body in bodies.items():
+        response = await api.raw("POST", f"/v1/tenants/default/{path}", json=body, headers=bearer("cache-admin"))
+        assert response.status == 403, path
+        assert (await response.text()).count(MARK) == 0
+
+
 async def test_an_admin_of_all_sees_what_is_planted(api: Api) -> None:
     """Else the tests above would find nothing because there is nothing."""
     for path in ("settings", "events", "export"):
