@@ -8,6 +8,9 @@ from typing import Final
 
 from reconcilers.cache import reconciler as cache
 from reconcilers.contract import Service
+from reconcilers.search import reconciler as search
 
-SERVICES: Final[Mapping[str, Service]] = MappingProxyType({service.name: service for service in (cache.SERVICE,)})
+SERVICES: Final[Mapping[str, Service]] = MappingProxyType(
+    {service.name: service for service in (cache.SERVICE, search.SERVICE)}
+)
 """Service name → spec."""

@@ -155,7 +155,7 @@ async def test_a_body_names_no_service_that_its_sender_has_no_role_for(api: Api)
         "apply": {"settings": [declared]},
         "plan": {"settings": [declared]},
         "import": {"type": "queue.topic", "target": "main"},
-        "rollback": {"to": 0},
+        "rollback": {"to": "2000-01-01T00:00:00Z"},
     }
     for path, body in bodies.items():
         response = await api.raw("POST", f"/v1/tenants/default/{path}", json=body, headers=bearer("cache-admin"))
