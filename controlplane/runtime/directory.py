@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 from pydantic import BaseModel, ValidationError
 
 from controlplane.domain.fold import Entry, State, Verdict
+from controlplane.domain.requests import ChangeRequest
 from schemas.access import Quotas, Share, Tenant, Token
 from schemas.kinds import ACCESS_KINDS
 from schemas.names import ACCESS, SYSTEM, parse_key
@@ -65,7 +66,7 @@ class Directory:
                 self._update(key)
         self._arrange()
 
-    def follow(self, _offset: int, _record: Mapping[str, Any], verdict: Verdict) -> None:
+    def follow(self, _offset: int, _request: ChangeRequest, verdict: Verdict) -> None:
         """Take in one folded record; see `Replica.listen`."""
         moved = [outcome.key for outcome in verdict.outcomes if _MARK in outcome.key]
         for outcome in verdict.outcomes:

@@ -11,6 +11,7 @@ from controlplane.config import AuthConfig, Config, HttpConfig, Token
 from controlplane.domain.access import Caller, Grant, Role, beyond
 from controlplane.domain.errors import Reason, Refused
 from controlplane.domain.fold import State, fold
+from controlplane.domain.requests import as_request
 from controlplane.runtime.directory import Directory, in_effect
 from schemas.access import Share
 
@@ -72,7 +73,8 @@ class World:
     def _fold(self, change: dict[str, Any]) -> None:
         offset = self.state.position
         record = {"v": 1, "request_id": str(offset), "actor": "t", "at": "2026-01-01T00:00:00Z", "changes": [change]}
-        self.directory.follow(offset, record, fold(self.state, offset, record))
+        request = as_request(offset, record)
+        self.directory.follow(offset, request, fold(self.state, offset, request))
 
 
 def test_a_token_of_the_log_is_good_until_it_expires_or_is_retired() -> None:
