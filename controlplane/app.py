@@ -19,6 +19,7 @@ import structlog
 from aiohttp import web
 
 from controlplane.api.auth import check_binding
+from controlplane.api.listener import Certificate
 from controlplane.api.parts import Parts
 from controlplane.api.routes import create_app
 from controlplane.config import Config
@@ -164,13 +165,28 @@ class Daemon:
             ),
             troubles=self._troubles,
         )
-        runner = web.AppRunner(create_app(parts), access_log=None, shutdown_timeout=SHUTDOWN_S)
+        http = self.config.http
+        runner = web.AppRunner(
+            create_app(parts),
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_S,
+            keepalive_timeout=http.idle_timeout_s,
+            max_line_size=http.max_header_bytes,
+            max_field_size=http.max_header_bytes,
+            max_headers=http.max_headers,
+        )
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, self.config.http.host, self.config.http.port)
+        certificate = None if http.tls is None else Certificate(http.tls)
+        if certificate is not None:
+            self._supervisor.start("certificate", certificate.follow)
+        site = web.TCPSite(
+            runner, http.host, http.port, ssl_context=None if certificate is None else certificate.context
+        )
         await site.start()
         host, port, *_ = runner.addresses[0]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "http" if certificate is None else "https"
+        self.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         _log.info("ready", url=self.url)
 
     def _troubles(self) -> Sequence[Mapping[str, str]]:

@@ -17,6 +17,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class TlsConfig(Section):
+    """Certificate and key of the listener, PEM; read anew when they change."""
+
+    cert_file: Path
+    """The certificate, and those between it and a known authority."""
+    key_file: Path
+
+
 class HttpConfig(Section):
     """The listener."""
 
@@ -30,6 +38,14 @@ class HttpConfig(Section):
     """Longest wait for the verdict on a write; then 504 with the request id."""
     max_streams: int = Field(default=256, gt=0)
     """Open event streams; one more is refused with 429."""
+    max_header_bytes: int = Field(default=8190, ge=256)
+    """Longest request line and longest header; longer ones are refused with 400."""
+    max_headers: int = Field(default=64, ge=16)
+    """Most headers of a request."""
+    idle_timeout_s: float = Field(default=75.0, gt=0)
+    """A connection on which no whole request head arrives for so long is closed."""
+    tls: TlsConfig | None = None
+    """None: plain HTTP, for loopback or behind a proxy."""
 
 
 class Token(Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -77,3 +79,9 @@ class Share(Value):
             msg = "the target is the tenant's own: share it with another"
             raise ValueError(msg)
         return self
+
+
+ACCESS_KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
+    {"access.token": Token, "access.tenant": Tenant, "access.share": Share}
+)
+"""Setting type → value model. Not among those of `kinds`: these have no backend, the daemon carries them out itself."""

@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from schemas.access import ACCESS_KINDS
 from schemas.event import InfrastructureEvent
-from schemas.kinds import ACCESS_KINDS, KINDS
+from schemas.kinds import KINDS
 from schemas.metric import InfrastructureMetric
 from schemas.record import ChangeRequest
 from schemas.setting import Declaration, InfrastructureSetting, Status

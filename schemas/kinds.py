@@ -8,8 +8,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from schemas import search, storage
-from schemas.access import Share, Tenant, Token
+from schemas import queue, search, storage
 from schemas.cache import MemcachedConfig, Namespace, RedisConfig, RedisUser, Target
 
 KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
@@ -19,14 +18,11 @@ KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
         "cache.redis_user": RedisUser,
         "cache.memcached_config": MemcachedConfig,
         "cache.namespace": Namespace,
+        "queue.target": queue.Target,
+        "queue.topic": queue.Topic,
         "storage.target": storage.Target,
         "storage.bucket": storage.Bucket,
         "search.target": search.Target,
         "search.index": search.Index,
     }
 )
-
-ACCESS_KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
-    {"access.token": Token, "access.tenant": Tenant, "access.share": Share}
-)
-"""Who may do what. No backend: the daemon itself is where these are carried out."""

@@ -16,8 +16,7 @@ from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.domain.fold import Verdict
 from controlplane.domain.writes import Change
 from controlplane.runtime.directory import overlap, stands
-from schemas.access import Grant, Share
-from schemas.kinds import ACCESS_KINDS
+from schemas.access import ACCESS_KINDS, Grant, Share
 from schemas.names import ACCESS, SYSTEM, Key, parse_key
 
 QUOTA_RETRY_S: Final = 60.0

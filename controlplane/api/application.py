@@ -32,6 +32,15 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS"})
 _WEB: Final = Path(__file__).parent / "web"
+_HEADERS: Final = {
+    "Server": "coreplane",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
 _PUBLIC: Final = Caller("public", ())
 
 
@@ -52,7 +61,16 @@ def build(parts: Parts, routes: Sequence[Route], streams: Streams) -> web.Applic
         streams.closing.set()
 
     app.on_shutdown.append(end_streams)
+    app.on_response_prepare.append(_secure)
     return app
+
+
+async def _secure(request: web.Request, response: web.StreamResponse) -> None:
+    """What every answer tells a browser: to take it for nothing but what it is. No origin but our own gets to read any."""
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    if request.secure:
+        response.headers["Strict-Transport-Security"] = "max-age=31536000"
 
 
 def _endpoint(route: Route, parts: Parts) -> _Handler:
@@ -101,6 +119,7 @@ def _answering(parts: Parts) -> Middleware:
         request[REQUEST_ID] = uuid.uuid4().hex
         try:
             auth.check_host(parts.config.auth, request.host)
+            auth.check_origin(parts.config.auth, request.headers.get("Origin"), request.host)
             request[REQUEST_ID] = request_id_of(request)
             response = await handler(request)
         except ConnectionError:
@@ -109,7 +128,6 @@ def _answering(parts: Parts) -> Middleware:
             response = _problem(parts, request, exc)
         if not response.prepared:
             response.headers.setdefault(CORRELATION, request[REQUEST_ID])
-            response.headers["X-Content-Type-Options"] = "nosniff"
         _record(parts, request, response.status, parts.clock.monotonic() - started)
         return response
 

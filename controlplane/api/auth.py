@@ -7,6 +7,7 @@ import hmac
 import ipaddress
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 from controlplane.config import AuthConfig, Config, Token
 from controlplane.domain.access import Caller, Grant, Role, granted, needed
@@ -85,6 +86,16 @@ def check_host(auth: AuthConfig, host: str) -> None:
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
     if not is_required(auth) and name and not is_loopback(name.strip("[]")):
         raise Refused(Reason.FORBIDDEN, f"without auth.tokens the daemon answers to localhost only, not to {name}")
+
+
+def check_origin(auth: AuthConfig, origin: str | None, host: str) -> None:
+    """Raise `Refused` (Forbidden) for what another web page sends while there is no authentication.
+
+    A browser lets any page send simple requests to 127.0.0.1, without reading the answers: it would act with the rights of
+    whoever opened it. Programs send no Origin.
+    """
+    if origin is not None and not is_required(auth) and urlsplit(origin).netloc.lower() != host.lower():
+        raise Refused(Reason.FORBIDDEN, "without auth.tokens the daemon does nothing for other web pages")
 
 
 def is_loopback(host: str) -> bool:

@@ -24,7 +24,7 @@ from reconcilers.contract import (
     Service,
     Step,
 )
-from schemas.kinds import ACCESS_KINDS
+from schemas.access import ACCESS_KINDS
 from schemas.names import ACCESS
 
 _SWEEP_S: Final = 3600.0

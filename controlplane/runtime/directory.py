@@ -17,8 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from controlplane.domain.fold import Entry, State, Verdict
 from controlplane.domain.requests import ChangeRequest
-from schemas.access import Quotas, Share, Tenant, Token
-from schemas.kinds import ACCESS_KINDS
+from schemas.access import ACCESS_KINDS, Quotas, Share, Tenant, Token
 from schemas.names import ACCESS, SYSTEM, parse_key
 
 _log = structlog.get_logger()

@@ -40,8 +40,9 @@ from controlplane.runtime.supervisor import Supervisor
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.contract import Service
 from reconcilers.registry import SERVICES
+from schemas.access import ACCESS_KINDS
 from schemas.event import EventType
-from schemas.kinds import ACCESS_KINDS, KINDS
+from schemas.kinds import KINDS
 from schemas.names import event_id
 
 BASE = "/v1/tenants/default"

@@ -10,8 +10,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from schemas import generate
+from schemas.access import ACCESS_KINDS
 from schemas.compatibility import incompatibilities
-from schemas.kinds import ACCESS_KINDS, KINDS
+from schemas.kinds import KINDS
 
 BASELINE = Path(__file__).parent / "baseline"
 PUBLISHED = sorted(path.name for path in BASELINE.glob("*.json"))
