@@ -33,7 +33,6 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS"})
 _WEB: Final = Path(__file__).parent / "web"
 _HEADERS: Final = {
-    "Server": "coreplane",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -69,6 +68,7 @@ async def _secure(request: web.Request, response: web.StreamResponse) -> None:
     """What every answer tells a browser: to take it for nothing but what it is. No origin but our own gets to read any."""
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
+    response.headers["Server"] = "coreplane"
     if request.secure:
         response.headers["Strict-Transport-Security"] = "max-age=31536000"
 
