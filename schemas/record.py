@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+SCHEMA: Final = "record.v1"
 VERSION: Final = 1
 """`v` of the records this version writes, and the newest it can fold."""
 
@@ -26,6 +27,8 @@ class Body(BaseModel):
     labels: dict[str, str] = Field(default_factory=dict)
     depends_on: list[str] = Field(default_factory=list)
     policy: dict[str, Any] = Field(default_factory=dict)
+    target: str | None = None
+    """Name of the target that carries it out: places the setting in its shard, whatever a version makes of the value."""
 
 
 class Change(BaseModel):

@@ -12,7 +12,19 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controlplane.log.feed import BATCH, Feed, follow
-from controlplane.log.ports import Commit, Committed, Entry, Fenced, LogUnavailable, Outgoing, Place, Record, Stream
+from controlplane.log.ports import (
+    NOTHING,
+    About,
+    Commit,
+    Committed,
+    Entry,
+    Fenced,
+    LogUnavailable,
+    Outgoing,
+    Place,
+    Record,
+    Stream,
+)
 from controlplane.log.tailing import JournalPositions, SettingsPosition, check_commit, check_place, check_shard
 from schemas.names import parse_timestamp
 
@@ -45,8 +57,9 @@ class MemorySettingsLog:
         self._records: list[Record] = []
         self._feed: Feed[Record] = Feed()
 
-    async def append(self, data: bytes) -> None:
+    async def append(self, data: bytes, about: About = NOTHING) -> None:
         """See the port."""
+        del about
         await asyncio.sleep(0)
         _refuse_closed(self._feed)
         record = Record(len(self._records), data)

@@ -25,9 +25,10 @@ from typing import Any
 import structlog
 
 from controlplane.domain.errors import Reason, Refused
+from controlplane.domain.events import change_headers
 from controlplane.domain.fold import ChangeOutcome, State, UnknownRecord, Verdict, fold, is_unchanged, judge, replay
 from controlplane.log import codec
-from controlplane.log.ports import Indeterminate, LogCorrupt, LogUnavailable, Record, SettingsLog
+from controlplane.log.ports import About, Indeterminate, LogCorrupt, LogUnavailable, Record, SettingsLog
 from controlplane.runtime.clock import Clock
 from controlplane.telemetry.metrics import Metrics
 from schemas.names import timestamp
@@ -214,16 +215,16 @@ class Replica:
         if pending is None:
             pending = self._pending[request_id] = _Pending()
         pending.appending = True  # Note [Appended again]
-        task = asyncio.create_task(self._append(request_id, pending, codec.encode(record)))
+        task = asyncio.create_task(self._append(request_id, pending, record))
         self._appends.add(task)
         task.add_done_callback(self._appends.discard)
         return pending
 
-    async def _append(self, request_id: str, pending: _Pending, data: bytes) -> None:
+    async def _append(self, request_id: str, pending: _Pending, record: Mapping[str, Any]) -> None:
         """Append; certain failures answer the waiters at once, uncertain ones leave the answer to the fold."""
         started = self._clock.monotonic()
         try:
-            await self._log.append(data)
+            await self._log.append(codec.encode(record), About(*change_headers(record["changes"])))
         except Indeterminate as exc:
             _log.warning("append indeterminate", correlation_id=request_id, error=str(exc))
             pending.appending = False
