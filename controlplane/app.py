@@ -127,7 +127,7 @@ class Daemon:
         if log.membership is None:
             await controller.own(range(log.journal.shards))
         else:
-            self._supervisor.start("ownership", Ownership(log.membership, controller).run)
+            self._supervisor.start("ownership", Ownership(log.membership, controller, self.replica.halted).run)
         return controller
 
     async def _serve(self, controller: Controller, log: Log, store: SqliteStore) -> None:

@@ -12,7 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA: Final = "record.v1"
 VERSION: Final = 1
-"""`v` of the records this version writes, and the newest it can fold."""
+"""`v` of the records this version writes."""
+
+READABLE: Final = frozenset({1})
+"""`v` that this version folds. A new one is made readable a release before it is written, so that replicas of both versions
+can run side by side; whoever meets one it can't read stops."""
 
 ABSENT: Final = 0
 """`expected` of a change that wants the key to be absent; revisions start at 1."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from controlplane.domain.changes import identical
-from schemas.record import VERSION
+from schemas.record import READABLE
 
 REMEMBERED_OFFSETS: Final = 20_000
 """How many offsets back a repeated request_id is recognised. Part of the fold: all replicas must agree on it."""
@@ -152,8 +152,9 @@ def replay(state: State, offset: int, record: Mapping[str, Any]) -> None:
         msg = f"offset {offset} is folded already: the state stands at {state.position}"
         raise ValueError(msg)
     try:
-        if record["v"] != VERSION:
-            raise UnknownRecord(offset, f"record version {record['v']!r}, this version knows {VERSION}")
+        if record["v"] not in READABLE:
+            known = ", ".join(map(str, sorted(READABLE)))
+            raise UnknownRecord(offset, f"record version {record['v']!r}, this version knows {known}")
         request_id, verdicts = record["request_id"], state.verdicts
         if offset >= verdicts.turn_at:
             verdicts.turn(offset)
@@ -165,7 +166,7 @@ def replay(state: State, offset: int, record: Mapping[str, Any]) -> None:
                 _decide_all(state, offset, record) if one is None else _decide_one(state, offset, record, one)
             )
     except (KeyError, TypeError, AttributeError) as exc:
-        raise UnknownRecord(offset, f"not a change request of version {VERSION} ({exc!r})") from exc
+        raise UnknownRecord(offset, f"not a change request ({exc!r})") from exc
     state.position = offset + 1
 
 

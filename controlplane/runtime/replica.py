@@ -67,6 +67,8 @@ class Replica:
         self.state = State()
         self.stopped: str | None = None
         """Why folding ended, for people; None while all is well."""
+        self.halted = asyncio.Event()
+        """Set when it ended."""
         self._log = log
         self._clock = clock
         self._metrics = metrics
@@ -273,6 +275,7 @@ class Replica:
 
     def _stop(self, exc: Exception, offset: int | None = None) -> None:
         self.stopped = str(exc) if offset is None else f"settings log, offset {offset}: {exc}"
+        self.halted.set()
         _log.error("replica stopped", error=self.stopped)
         for pending in self._pending.values():
             if not pending.verdict.done():

@@ -10,8 +10,8 @@ times out on a create, commits ActionUnknown, waits in memory and dies; B finds 
 create lands after B's. So every key whose intent is open or whose outcome is unknown is held after a takeover for the
 whole wait, counted from our own ShardTaken.
 
-Note [The owner before may be alive]. Where several replicas share a log, whoever lost a shard may be a process that was cut off or
-stopped: its effect, begun in time, goes on until its own timeout, and then may take the backend's longest time to
+Note [The owner before may be alive]. Where several replicas share a log, whoever lost a shard may be a process that was cut off
+or stopped: its effect, begun in time, goes on until its own timeout, and then may take the backend's longest time to
 land. After a takeover the timeout is therefore part of the wait. Alone on a data directory the owner before is dead.
 
 Note [Commit before effect]. An intent is committed before its effect begins. A fenced owner can't commit, so it can't

@@ -23,6 +23,7 @@ from controlplane.log.memory import MemoryLog
 from controlplane.log.ports import Commit, Indeterminate, LogUnavailable, Place, Stream
 from controlplane.runtime.catalogue import Catalogue
 from controlplane.runtime.controller import Controller
+from controlplane.runtime.ownership import always
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets
 from controlplane.runtime.statuses import StatusView
@@ -117,6 +118,8 @@ class Faults:
     """Every observation takes so long."""
     applying_s: float = 0.0
     """Every step takes so long after it was sent."""
+    last_landing_s: float = 0.0
+    """The last request of a step takes so long to land, and nobody hears of it."""
 
 
 @dataclass
@@ -231,6 +234,9 @@ class SimBackend:
             server.land_later(step, server.rng.random() * LANDING_S)
             return unknown(Unreachable("no reply"))
         await asyncio.sleep(server.faults.applying_s)
+        if server.faults.last_landing_s:
+            server.land_later(step, server.faults.last_landing_s)
+            await asyncio.Event().wait()
         server.land(step)
         return SUCCEEDED
 
@@ -404,6 +410,8 @@ class World:
         self.kind: dict[str, Any] = {}
         self.operations: tuple[Operation, ...] = ()
         self.requests = 0
+        self.may_take: Callable[[int], Awaitable[bool]] = always
+        """Anything else makes this process one of several."""
 
     async def start(self, *, dies_at: int | None = None, own: Collection[int] | None = None) -> None:
         self.life = Life(self.log_faults, dies_at)
@@ -439,6 +447,7 @@ class World:
             clock=self.clock,
             metrics=self.metrics,
             config=CONFIG,
+            may_take=self.may_take,
         )
         await self.controller.start()
         await self.controller.own(range(journal.shards) if own is None else own)
