@@ -35,6 +35,7 @@ from controlplane.projection.sqlite import SqliteStore
 from controlplane.runtime.catalogue import Catalogue
 from controlplane.runtime.clock import SystemClock
 from controlplane.runtime.controller import Controller
+from controlplane.runtime.importing import Importing
 from controlplane.runtime.operations import Operations
 from controlplane.runtime.ownership import Ownership, always
 from controlplane.runtime.preview import Preview
@@ -155,6 +156,9 @@ class Daemon:
             metrics=self.metrics,
             clock=self.clock,
             preview=preview,
+            importing=Importing(
+                self.replica.state, self.catalogue, controller, preview, clock=self.clock, metrics=self.metrics
+            ),
             troubles=self._troubles,
         )
         runner = web.AppRunner(create_app(parts), access_log=None, shutdown_timeout=SHUTDOWN_S)

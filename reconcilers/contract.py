@@ -202,6 +202,21 @@ class Hint:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """One object that exists, as a declaration that converges without a single write."""
+
+    name: str
+    """Of the setting. What the object itself is called stands in `value` where the two differ: see `discovery.setting_name`."""
+    value: Mapping[str, Any]
+    """As in a declaration, JSON; without its `target`, which the caller adds."""
+    fill_in: Mapping[str, str] = field(default_factory=dict)
+    """JSON pointer into the value → what a person puts there: secrets can't be read, a declaration names where they are.
+    Left out of the value where the object converges without it; else the value holds a reference that stands for it."""
+    undeclarable: str | None = None
+    """Why no declaration leaves it as it is: there is no word for a property it has, the nodes differ."""
+
+
 class Backend(Protocol):
     """One target: the only place with a client library. Every call is bounded by the controller's deadlines."""
 
@@ -225,6 +240,14 @@ class Backend(Protocol):
 
         Calls `fence.check()` directly before each write. Errors of single steps are outcomes; raises `Unreachable` only
         when certainly nothing was sent.
+        """
+
+    async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
+        """What exists of a kind, by names in the backend that match a glob (`discovery.matches`). Reads only.
+
+        What the server has for itself (its own users, internal topics) and what the daemon made for itself is left out,
+        unless `match` is its very name. Of a kind that nobody but the daemon makes there is nothing to discover. Raises
+        `Unreachable` and, when it is forbidden to look, `TerminalError`.
         """
 
     async def sample(self) -> Sequence[Measurement]:
@@ -301,6 +324,8 @@ class Kind(Generic[ValueT, DesiredT, ObservedT]):
     """Retiring keeps the backend object unless the policy says otherwise."""
     preexisting: bool = False
     """The object is there whether declared or not (a server's parameters): adoption is not asked."""
+    named_by: str | None = None
+    """Field of the value that names the object where it isn't called as its setting is."""
     recall: Callable[[ObservedT | None, Mapping[str, str]], ObservedT | None] = recall_nothing
     """Completes an observation by what the status remembers, for what no backend shows: of a password the fingerprint that
     was written last, of an object the id that it had. What is remembered comes from `Outcome.remember` and `Plan.remember`;
@@ -353,6 +378,18 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class FileFormat:
+    """A kind of file that people have of a backend's objects, read as declarations. Pure."""
+
+    name: str
+    """`redis_acl`: what a request to import calls it."""
+    recognises: Callable[[str], bool]
+    """Is the text such a file? Cheap, and false for files of other formats."""
+    read: Callable[[str], Sequence[tuple[str, Discovered]]]
+    """(setting type, object) in the order of the file. Raises ValueError with the place and what is wrong there."""
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """The whole of a service as the daemon knows it. One line in `registry.SERVICES`."""
 
@@ -364,6 +401,7 @@ class Service:
     """Open a backend; raises `Unreachable`, `TerminalError` (wrong credentials), `SecretNotFound`."""
     operations: tuple[Operation, ...] = ()
     analyse: Callable[[Evidence], dict[str, Any]] | None = None
+    formats: tuple[FileFormat, ...] = ()
     sweep_s: float = 60.0
     sample_s: float = 15.0
     observe_timeout_s: float = 10.0

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from controlplane.devstack import provision, stack
+from controlplane.devstack.elasticsearch import ELASTICSEARCH
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.kafka import KAFKA
 from controlplane.devstack.memcached import MEMCACHED
+from controlplane.devstack.minio import MINIO
 from controlplane.devstack.ports import LOOPBACK
 from controlplane.devstack.process import Server
 from controlplane.devstack.redis import REDIS
@@ -20,6 +22,10 @@ from tests.servers import DaemonProcess, SharedServer, program_of, started
 
 SUITES = ("unit", "architecture", "contract", "simulation", "integration", "e2e")
 """Fast ones first: a mistake shows early."""
+
+
+ELASTICSEARCH_S = 900
+"""The first test that asks for it waits until it is downloaded and started."""
 
 
 # --- what a run is -----------------------------------------------------------------------------------------------------
@@ -31,6 +37,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return SUITES.index(suite) if suite in SUITES else len(SUITES)
 
     items.sort(key=rank)
+    for item in items:
+        if "elasticsearch_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(ELASTICSEARCH_S), append=False)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -88,10 +97,10 @@ def guardian() -> Iterator[Guardian]:
 
 @pytest.fixture(scope="session")
 def programs() -> dict[str, provision.Program]:
-    """The program of every backend, found or installed once per run."""
+    """The program of every backend, found or installed once per run; not of those that come later."""
 
     async def find_all() -> dict[str, provision.Program]:
-        backends = [backend for chosen in stack.BACKENDS.values() for backend in chosen]
+        backends = [backend for chosen in stack.BACKENDS.values() for backend in chosen if not backend.later]
         return {backend.name: await program_of(backend) for backend in backends}
 
     return asyncio.run(find_all())
@@ -124,6 +133,33 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -
 
     async def start() -> Server:
         return await started(KAFKA, folder, await program_of(KAFKA), guardian)
+
+    server = SharedServer(start)
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_server(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -> Iterator[SharedServer]:
+    """One node for the run, with security on: `devstack.elasticsearch.credentials(server.place)` log in. Every test has
+    indices, users and roles under a prefix of its own. Whoever stops it starts it again."""
+    folder = tmp_path_factory.mktemp("elasticsearch")
+
+    async def start() -> Server:
+        return await started(ELASTICSEARCH, folder, await program_of(ELASTICSEARCH), guardian)
+
+    server = SharedServer(start)
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="session")
+def minio_server(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -> Iterator[SharedServer]:
+    """One MinIO for the run, built if need be; every test has buckets and users under a prefix of its own."""
+    folder = tmp_path_factory.mktemp("minio")
+
+    async def start() -> Server:
+        return await started(MINIO, folder, await program_of(MINIO), guardian)
 
     server = SharedServer(start)
     yield server

@@ -65,6 +65,49 @@ class RollbackBody(_Strict):
     reason: str = ""
 
 
+class ImportBody(_Strict):
+    """What import takes: `type`, `target` and `match` of what exists in a backend, or `text`, `target` and `format` of a file."""
+
+    target: str
+    type: str | None = None
+    match: str = Field("*", description="Glob over the objects' names in the backend.")
+    text: str | None = Field(None, description="The file's content.")
+    format: str | None = Field(None, description="Instead of the one that recognises the text.")
+
+
+class FillIn(BaseModel):
+    """What a person has to say, since it can't be read."""
+
+    setting: str
+    path: str
+    message: str
+
+
+class SkippedObject(BaseModel):
+    """An object that can't be declared as it is."""
+
+    type: str
+    name: str
+    reason: str
+
+
+class DeclaredObject(BaseModel):
+    """An object that is declared already."""
+
+    type: str
+    external: str
+    setting: str
+
+
+class Imported(BaseModel):
+    """`settings` converge without a write, as far as can be seen before `fill_in` is done."""
+
+    settings: list[Declaration]
+    fill_in: list[FillIn]
+    skipped: list[SkippedObject]
+    declared: list[DeclaredObject]
+
+
 class Fault(BaseModel):
     """One thing wrong."""
 
@@ -166,6 +209,8 @@ _MODELS: Final[Sequence[type[BaseModel]]] = (
     PutBody,
     ApplyBody,
     RollbackBody,
+    ImportBody,
+    Imported,
     Applied,
     Planned,
     Settings,

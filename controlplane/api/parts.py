@@ -13,6 +13,8 @@ from controlplane.log.ports import Journal
 from controlplane.projection.queries import Queries
 from controlplane.runtime.clock import Clock
 from controlplane.runtime.foreseen import Previewed
+from controlplane.runtime.imported import Imported
+from controlplane.runtime.importing import Text, Wish
 from controlplane.runtime.preview import Proposal
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.statuses import StatusView
@@ -49,6 +51,16 @@ class Foresight(Protocol):
         """The plan; nothing is done. Raises `Refused`."""
 
 
+class Imports(Protocol):
+    """What exists, as declarations."""
+
+    async def from_backend(self, wish: Wish) -> Imported:
+        """What exists in a backend. Raises `Refused`."""
+
+    async def from_file(self, file: Text) -> Imported:
+        """What a file says. Raises `Refused`."""
+
+
 def no_troubles() -> Sequence[Mapping[str, str]]:
     """Nothing keeps the daemon from being ready."""
     return ()
@@ -71,5 +83,6 @@ class Parts:
     metrics: Metrics
     clock: Clock
     preview: Foresight
+    importing: Imports
     troubles: Callable[[], Sequence[Mapping[str, str]]] = no_troubles
     """What else keeps the daemon from being ready: `{part, reason, message}` each."""

@@ -12,6 +12,7 @@ from controlplane.api import (
     bodies,
     declarations,
     events,
+    importing,
     meta,
     operations,
     parameters,
@@ -131,6 +132,15 @@ SETTINGS: Final = (
         query=parameters.Rollback,
         body=Body("RollbackBody"),
         headers=("Idempotency-Key",),
+    ),
+    Route(
+        "POST",
+        f"{TENANT}/import",
+        importing.declarations,
+        "Declarations of what exists in a backend, or stands in a file; nothing is stored",
+        Role.EDITOR,
+        {200: Answer("Imported", "`settings` is what apply takes.")},
+        body=Body("ImportBody"),
     ),
     Route(
         "GET",

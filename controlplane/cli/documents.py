@@ -100,14 +100,21 @@ def _from_source(source: str, stdin: str | None) -> Iterator[Document]:
     if source == STDIN:
         yield from parse(stdin or "", "standard input")
         return
-    path = Path(source)
-    for file in _files(path):
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as exc:
-            msg = f"can't read {file}: {getattr(exc, 'strerror', None) or exc}"
-            raise Failure(msg) from exc
-        yield from parse(text, str(file))
+    for file in _files(Path(source)):
+        yield from parse(_read(file), str(file))
+
+
+def text_of(source: str, stdin: str | None) -> str:
+    """The whole of a file, or of standard input for `-`. Failure when it can't be read."""
+    return (stdin or "") if source == STDIN else _read(Path(source))
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        msg = f"can't read {file}: {getattr(exc, 'strerror', None) or exc}"
+        raise Failure(msg) from exc
 
 
 def _files(path: Path) -> list[Path]:

@@ -137,6 +137,18 @@ def complete_name(context: typer.Context, incomplete: str) -> list[str]:
     return [name for name in _answered(names) if name.startswith(incomplete)]
 
 
+def complete_target(context: typer.Context, incomplete: str) -> list[str]:
+    """Targets of the service of the type typed before; of all services when there is none."""
+    service = (context.params.get("setting_type") or "").partition(".")[0] or None
+
+    async def names() -> list[str]:
+        async with from_environment().client() as client:
+            found = [s async for s in client.list_settings(service=service) if s["setting_type"].endswith(".target")]
+        return sorted({setting["name"] for setting in found})
+
+    return [name for name in _answered(names) if name.startswith(incomplete)]
+
+
 def _answered(ask: Callable[[], Awaitable[list[str]]]) -> list[str]:
     """What the daemon proposes; nothing, and no noise in the person's prompt, when it can't be reached."""
 

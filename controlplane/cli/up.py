@@ -27,6 +27,7 @@ from controlplane.cli.failure import Failure
 from controlplane.cli.rows import Facts
 from controlplane.cli.session import DEFAULT_DATA, Data, actor
 from controlplane.cli.steps import Steps
+from controlplane.client.errors import ClientError
 from controlplane.client.http import CoreplaneClient
 from controlplane.config import Config
 from controlplane.devstack import ports
@@ -148,9 +149,12 @@ async def stay_up(wishes: Wishes) -> None:
             async with CoreplaneClient(running.url, actor=actor()) as client:
                 await _declare(client, stack.targets(), example=wishes.example)
             upfile.write(wishes.data, upfile.this_process(running.url, stack.backends()))
+            latecomers = asyncio.create_task(_welcome(stack, running.url, wishes.data, steps), name="latecomers")
             try:
                 await _attend(running, wishes.data)
             finally:
+                latecomers.cancel()
+                await asyncio.wait({latecomers})
                 upfile.remove(wishes.data)
 
 
@@ -194,6 +198,20 @@ async def _declare(client: CoreplaneClient, targets: Sequence[Json], *, example:
     others = [s async for s in client.list_settings() if not s["setting_type"].endswith(".target")]
     if not others:
         await applying.declare(client, documents.load([str(EXAMPLE)]), reason="the example of coreplane up")
+
+
+async def _welcome(stack: Stack, url: str, data: Path, steps: Steps) -> None:
+    """Declare the target of each backend that comes later again once it is there, and have it looked at now."""
+    async with CoreplaneClient(url, actor=actor()) as client:
+        async for name in stack.arrivals():
+            upfile.write(data, upfile.this_process(url, stack.backends()))
+            try:
+                await client.apply(stack.targets(), reason=f"coreplane up: {name} is there")
+                for target in stack.targets_of(name):
+                    await client.reconcile(*target.split("/"))
+            except ClientError as exc:
+                # It is looked at again with every sweep all the same.
+                steps(name, f"its target could not be declared again: {exc}")
 
 
 async def _greet(url: str, data: Path, ending: str) -> None:

@@ -214,6 +214,14 @@ class CoreplaneClient:
         query = {"dry_run": dry_run or None}
         return await self._write("POST", f"{self._root}/rollback", body, query, _key(idempotency_key))
 
+    async def discover(self, setting_type: str, target: str, match: str = "*") -> Json:
+        """Declarations of what exists in a backend → `{settings, fill_in, skipped, declared}`; nothing is stored."""
+        return await self._import({"type": setting_type, "target": target, "match": match})
+
+    async def convert(self, text: str, target: str, file_format: str | None = None) -> Json:
+        """Declarations of what a file of another tool says → as `discover`."""
+        return await self._import({"text": text, "target": target} | ({"format": file_format} if file_format else {}))
+
     async def export(self, *, labels: Mapping[str, str] | None = None) -> list[Json]:
         """Declarations of what is declared, fit for `apply`."""
         body = (await self._transport.call(Request("GET", f"{self._root}/export", {"label": _pairs(labels)}))).body
@@ -312,6 +320,10 @@ class CoreplaneClient:
 
     async def _read(self, path: str, query: Mapping[str, Any]) -> Json:
         return dict((await self._transport.call(Request("GET", path, query))).body)
+
+    async def _import(self, body: Json) -> Json:
+        request = Request("POST", f"{self._root}/import", body=body, extra_time_s=PLAN_S)
+        return dict((await self._transport.call(request)).body)
 
     async def _write(
         self, method: str, path: str, body: Mapping[str, Any] | None, query: Json, headers: dict[str, str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,11 @@ class Recipe:
         return f"COREPLANE_{self.name.upper()}_HOME"
 
 
+def nothing_more(_place: Place) -> Mapping[str, str]:
+    """No environment variables of its own."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """A kind of server: everything the devstack must know to run one."""
@@ -68,11 +73,23 @@ class Backend:
     """(url) → the same for a server that a person names by `url_variable`."""
     ready_s: float = 30.0
     stop_s: float = 10.0
+    environment: Callable[[Place], Mapping[str, str]] = nothing_more
+    """Variables that it is started with, beside those that every program needs."""
+    target_name: str | None = None
+    """Of the setting that says where it is; None: the name of the backend."""
+    later: bool = False
+    """It may take minutes until it is there (built, downloaded, slow to start), so nobody waits for it: its target is
+    declared from the start, and what is declared there converges when it has come."""
 
     @property
     def name(self) -> str:
-        """Of the backend, its folder and its target."""
+        """Of the backend and its folder."""
         return self.recipe.name
+
+    @property
+    def declared_as(self) -> str:
+        """Name of its target."""
+        return self.target_name or self.name
 
     def url(self, port: int) -> str:
         """Of an instance of ours."""

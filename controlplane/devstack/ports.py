@@ -7,6 +7,8 @@ import socket
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 NAME: Final = "devstack.json"
 LOOPBACK: Final = "127.0.0.1"
 
@@ -29,6 +31,21 @@ def any_free() -> int:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+def free_or_any(known: int) -> int:
+    """The port that is known if it is one and free, else any."""
+    return known if known and is_free(known) else any_free()
+
+
+def listener(port: int) -> int:
+    """The pid of the process that listens there; EOFError when the system doesn't tell of one."""
+    for connection in psutil.net_connections("tcp"):
+        listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
+        if listens and connection.pid:
+            return connection.pid
+    msg = f"nobody of ours listens on port {port}"
+    raise EOFError(msg)
 
 
 class PortBook:

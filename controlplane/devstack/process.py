@@ -166,7 +166,8 @@ class Server:
     def _environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
         libraries = {"LD_LIBRARY_PATH": os.pathsep.join(map(str, self._program.libraries))}
-        return {**kept, "LC_ALL": "C", **(libraries if self._program.libraries else {})}
+        own = self._backend.environment(self.place)
+        return {**kept, "LC_ALL": "C", **(libraries if self._program.libraries else {}), **own}
 
 
 def _told(code: int) -> str:

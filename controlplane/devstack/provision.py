@@ -206,16 +206,16 @@ async def _working(path: Path, origin: str, libraries: tuple[Path, ...] = ()) ->
 
 
 @asynccontextmanager
-async def exclusively(path: Path) -> AsyncIterator[None]:
+async def exclusively(path: Path, wait_s: float = LOCK_S) -> AsyncIterator[None]:
     """One at a time, over all processes: whoever waited finds what the other one fetched."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         try:
-            async with asyncio.timeout(LOCK_S):
+            async with asyncio.timeout(wait_s):
                 while not _locked(lock.fileno()):  # noqa: ASYNC110 - held by another process
                     await asyncio.sleep(LOCK_LOOK_S)
         except TimeoutError as exc:
-            msg = f"another process has held {path} for {LOCK_S:g} s"
+            msg = f"another process has held {path} for {wait_s:g} s"
             raise DevstackError(msg, "look for a coreplane that installs something, and end it") from exc
         yield
 

@@ -16,6 +16,11 @@ BYTES: Final = 24
 
 def ensure(data_dir: Path, name: str) -> str:
     """The secret, made on first use."""
+    return keep(data_dir, name, secrets.token_urlsafe(BYTES))
+
+
+def keep(data_dir: Path, name: str, secret: str) -> str:
+    """The secret of this name: what is kept already, else this one."""
     folder = data_dir / FOLDER
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / name
@@ -24,7 +29,6 @@ def ensure(data_dir: Path, name: str) -> str:
     except FileExistsError:
         return path.read_text(encoding="utf-8").strip()
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        secret = secrets.token_urlsafe(BYTES)
         file.write(secret + "\n")
     return secret
 

@@ -1,28 +1,37 @@
-"""All backends of some services, started together and stopped together."""
+"""All backends of some services, started together and stopped together.
+
+Some backends come later: MinIO is built from source once per machine, Elasticsearch takes its time to start. Nobody waits
+for them. Their address is chosen at once, so that their targets can be declared with the others'; `arrivals` says when one
+has come, and then its target is declared again, since its port may have been taken meanwhile. One that can't be had says
+why, and everything else runs.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
-from controlplane.devstack import kafka_program, shop
+from controlplane.devstack import elasticsearch_program, kafka_program, minio_program, shop
 from controlplane.devstack.backend import Backend, Place
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.memcached import MEMCACHED
+from controlplane.devstack.minio import MINIO
 from controlplane.devstack.ports import PortBook
 from controlplane.devstack.process import PortTaken, Server
 from controlplane.devstack.progress import DevstackError, Progress
 from controlplane.devstack.provision import Given, Machine, Program, provision, this_machine
 from controlplane.devstack.redis import REDIS
 
-BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = MappingProxyType({"cache": (REDIS, MEMCACHED)})
+BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = MappingProxyType(
+    {"cache": (REDIS, MEMCACHED), "storage": (MINIO,)}
+)
 """Service → what it runs on."""
 PROVIDERS: Final[Mapping[str, Callable[[Machine, Progress], Awaitable[Program | Given]]]] = MappingProxyType(
-    {"kafka": kafka_program.provide}
+    {"elasticsearch": elasticsearch_program.provide, "kafka": kafka_program.provide, "minio": minio_program.provide}
 )
 """Backends whose program isn't a package of the system."""
 PORT_TRIES: Final = 5
@@ -32,8 +41,9 @@ PORT_TRIES: Final = 5
 class Stack:
     """A context: inside it the backends run, and are started again when they end by themselves.
 
-    `services` empty means all. `infrastructure`: what runs for the daemon itself and is no service's target. Entering
-    raises DevstackError (with a hint) when a backend can't be had; nothing runs then.
+    `services` empty means all. `infrastructure`: what runs for the daemon itself and is no service's target; it is always
+    waited for. Entering raises DevstackError (with a hint) when a backend can't be had, unless it comes later; nothing
+    runs then.
     """
 
     def __init__(
@@ -48,12 +58,15 @@ class Stack:
         self._data_dir = data_dir.resolve()
         self._chosen = _chosen(services)
         self._all = {backend.name: backend for backend in (*infrastructure, *(b for _, b in self._chosen))}
+        self._later = [b for _, b in self._chosen if b.later and b not in infrastructure]
         self._progress = progress
         self._machine = machine if machine is not None else this_machine()
         self._ports = PortBook(self._data_dir)
         self._guardian = Guardian()
         self._servers: dict[str, Server] = {}
         self._given: dict[str, str] = {}
+        self._expected: dict[str, str] = {}
+        self._arrived: asyncio.Queue[str] = asyncio.Queue(len(self._all) or 1)
         self._keepers: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -63,17 +76,18 @@ class Stack:
         try:
             async with asyncio.TaskGroup() as group:
                 for backend in self._all.values():
-                    group.create_task(self._bring_up(backend), name=f"start {backend.name}")
+                    if backend not in self._later:
+                        group.create_task(self._bring_up(backend), name=f"start {backend.name}")
         except ExceptionGroup as failed:
             await self._close()
             raise failed.exceptions[0] from failed
         except BaseException:
             await self._close()
             raise
-        for server in self._servers.values():
-            keeper = asyncio.create_task(server.keep(self._progress), name=f"keep {server.name}")
-            keeper.add_done_callback(self._tell_bug)
-            self._keepers.append(keeper)
+        for name, server in self._servers.items():
+            self._attend(server.keep(self._progress), name)
+        for backend in self._expect(self._later):
+            self._attend(self._bring_up_later(backend), backend.name)
         return self
 
     async def __aexit__(
@@ -84,35 +98,80 @@ class Stack:
     def targets(self) -> list[dict[str, Any]]:
         """Declarations of the targets, for the tenant `default`."""
         return [
-            {"type": f"{service}.target", "name": backend.name, "value": self._target(backend)}
+            {"type": f"{service}.target", "name": backend.declared_as, "value": self._target(backend)}
             for service, backend in self._chosen
         ]
 
+    def targets_of(self, name: str) -> list[str]:
+        """The targets, as `type/name`, that are the backend of this name."""
+        return [f"{service}.target/{backend.declared_as}" for service, backend in self._chosen if backend.name == name]
+
     def backends(self) -> list[dict[str, Any]]:
-        """What runs where: `{name, url, pid, log}`; without pid and log when it isn't ours."""
+        """What runs where: `{name, url, pid, log}`; without pid and log when it isn't ours or isn't there yet."""
         return [self._told(name) for name in self._all]
 
     def url(self, name: str) -> str:
-        """Where a backend is."""
-        return self._given.get(name) or self._servers[name].url
+        """Where a backend is, or will be."""
+        return self._given.get(name) or (self._servers[name].url if name in self._servers else self._expected[name])
+
+    async def arrivals(self) -> AsyncIterator[str]:
+        """Names of the backends that come later, as they come; without an end."""
+        while True:
+            yield await self._arrived.get()
 
     def _told(self, name: str) -> dict[str, Any]:
-        if name in self._given:
-            return {"name": name, "url": self._given[name]}
-        server = self._servers[name]
+        server = self._servers.get(name)
+        if server is None:
+            return {"name": name, "url": self.url(name)}
         return {"name": name, "url": server.url, "pid": server.pid, "log": str(server.place.log_path)}
 
     def _target(self, backend: Backend) -> dict[str, Any]:
         if backend.name in self._given:
             return backend.given_target(self._given[backend.name])
-        return backend.target(self._servers[backend.name].url)
+        return backend.target(self.url(backend.name))
+
+    def _expect(self, later: Iterable[Backend]) -> list[Backend]:
+        """Choose where they will be; those that somebody else runs are there already."""
+        expected = []
+        for backend in later:
+            given = self._machine.environment.get(backend.recipe.url_variable)
+            if given:
+                self._take_given(backend, given)
+                continue
+            port = self._ports.choose(backend.name, backend.preferred_port)
+            self._expected[backend.name] = backend.url(port)
+            backend.prepare(Place(self._data_dir, backend.name, port))
+            expected.append(backend)
+        return expected
+
+    async def _bring_up_later(self, backend: Backend) -> None:
+        try:
+            await self._bring_up(backend)
+        except DevstackError as exc:
+            hint = f" ({exc.hint})" if exc.hint else ""
+            message = f"isn't there, everything else runs: {exc.message}{hint}"
+            self._progress(backend.name, message)
+            return
+        self._arrived.put_nowait(backend.name)
+        server = self._servers.get(backend.name)
+        if server is not None:
+            await server.keep(self._progress)
+
+    def _take_given(self, backend: Backend, url: str) -> None:
+        self._given[backend.name] = url
+        self._progress(backend.name, f"given: {url}", done=True)
+
+    def _attend(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Have it done in the background, until the end."""
+        keeper = asyncio.create_task(work, name=f"keep {name}")
+        keeper.add_done_callback(self._tell_bug)
+        self._keepers.append(keeper)
 
     async def _bring_up(self, backend: Backend) -> None:
         begun = time.monotonic()
         found = await provided(backend, self._machine, self._progress)
         if isinstance(found, Given):
-            self._given[backend.name] = found.url
-            self._progress(backend.name, f"given: {found.url}", done=True)
+            self._take_given(backend, found.url)
             return
         provided_s = time.monotonic() - begun
         self._progress(backend.name, f"starting (program found in {provided_s:.1f} s)")

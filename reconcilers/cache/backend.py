@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
-from reconcilers.cache import census, memcached_node, redis_config, redis_nodes, redis_users, samples
+from reconcilers.cache import census, discovered, memcached_node, redis_config, redis_nodes, redis_users, samples
 from reconcilers.cache.acl import Account
 from reconcilers.cache.keyspace import RedisKeyspace
 from reconcilers.cache.keyspace_memcached import MemcachedKeyspace
@@ -51,6 +51,7 @@ from reconcilers.contract import (
     Backend,
     BackendError,
     Connection,
+    Discovered,
     Fence,
     Hint,
     Measurement,
@@ -184,6 +185,17 @@ class RedisBackend:
     async def apply(self, steps: Sequence[Step], fence: Fence) -> Sequence[Outcome]:
         """See the contract."""
         return await applied_by(self._appliers, steps, fence)
+
+    async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
+        """Users by their names, parameters by theirs. A namespace isn't the server's: nobody else made any."""
+        if setting_type == REDIS_CONFIG:
+            return discovered.redis_config(await each(self.nodes, redis_config.all_parameters), match)
+        if setting_type != REDIS_USER:
+            return []
+        nodes = await each(self.nodes, lambda node: redis_users.described_users(node, match))
+        names = sorted({name for found in nodes.held.values() for name in found})
+        held = {name: {node: found.get(name) for node, found in nodes.held.items()} for name in names}
+        return [discovered.redis_user(name, Nodes(rows, nodes.silent)) for name, rows in held.items()]
 
     async def sample(self) -> Sequence[Measurement]:
         """Every node that answers, and what a look at some of the keys says."""
@@ -331,6 +343,12 @@ class MemcachedBackend:
     async def apply(self, steps: Sequence[Step], fence: Fence) -> Sequence[Outcome]:
         """See the contract."""
         return await applied_by(self._appliers, steps, fence)
+
+    async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
+        """The settings of the server."""
+        if setting_type != MEMCACHED_CONFIG:
+            return []
+        return discovered.memcached_config(await each(self.nodes, lambda node: node.stats("settings")), match)
 
     async def sample(self) -> Sequence[Measurement]:
         """Every node that answers, and what a look at some of the keys says."""

@@ -83,6 +83,29 @@ def held(stats: Mapping[str, str]) -> Mapping[str, str]:
     return {path: text for path, text in rows.items() if text is not None}
 
 
+def value_of(rows: Mapping[str, str]) -> dict[str, Any]:
+    """The declaration of what is held: `held` the other way. Tuning is left out where the mode has none, a memory limit
+    that isn't whole megabytes because it can't be declared."""
+    flat = rows.get("/lru/mode") == "flat"
+    shown = {path: text for path, text in rows.items() if not (flat and path in TUNING)}
+    value: dict[str, Any] = {}
+    for path, text in shown.items():
+        *outer, last = path.split("/")[1:]
+        number = _number(text)
+        if path != "/memory_mb" or isinstance(number, int):
+            (value.setdefault(outer[0], {}) if outer else value)[last] = number
+    return value
+
+
+def _number(text: str) -> Any:
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
 def _text(value: Any) -> str:
     return format(value, ".2f") if isinstance(value, float) else str(value)
 

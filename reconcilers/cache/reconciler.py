@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reconcilers.cache import acl, memcached_settings, model, plan
+from reconcilers.cache.acl_file import REDIS_ACL
 from reconcilers.cache.analysis import analyse
 from reconcilers.cache.backend import connect
 from reconcilers.cache.namespace import NAMESPACE
@@ -13,7 +14,7 @@ from schemas.cache import MemcachedConfig, RedisConfig, RedisUser, Target
 REDIS_CONFIG = Kind(
     model.REDIS_CONFIG, RedisConfig, model.config_name, model.config, plan.plan_config, preexisting=True
 )
-REDIS_USER = Kind(model.REDIS_USER, RedisUser, acl.username, acl.declared, plan.plan_user)
+REDIS_USER = Kind(model.REDIS_USER, RedisUser, acl.username, acl.declared, plan.plan_user, named_by="username")
 MEMCACHED_CONFIG = Kind(
     model.MEMCACHED_CONFIG,
     MemcachedConfig,
@@ -30,5 +31,6 @@ SERVICE = Service(
     connect=connect,
     operations=OPERATIONS,
     analyse=analyse,
+    formats=(REDIS_ACL,),
     batch=250,
 )

@@ -19,7 +19,7 @@ from redis.exceptions import ResponseError
 from reconcilers.cache import parameters
 from reconcilers.cache.model import Config, HeldConfig
 from reconcilers.cache.parameters import Verdict
-from reconcilers.cache.redis_nodes import Command, Interrupted, RedisNode, fields, info, refused, valued
+from reconcilers.cache.redis_nodes import Command, Interrupted, RedisNode, fields, info, pairs, refused, valued
 from reconcilers.contract import (
     BackendError,
     Fence,
@@ -47,6 +47,12 @@ async def observe_config(node: RedisNode, wanted: Config | None) -> HeldConfig:
         has_file=bool(identity.get("config_file")),
         unsaved=_unsaved(node, info(valued(stats, "INFO commandstats"))),
     )
+
+
+async def all_parameters(node: RedisNode) -> dict[str, str]:
+    """Every parameter of the node, as the server shows it."""
+    (reply,) = await node.read(("CONFIG", "GET", "*"))
+    return pairs(valued(reply, "CONFIG GET *"))
 
 
 def _values(names: Sequence[str], replies: Sequence[Any]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from redis.exceptions import ResponseError
 
 from reconcilers.cache import acl
 from reconcilers.cache.acl import Account, User
+from reconcilers.cache.model import DEFAULT_USER
 from reconcilers.cache.redis_nodes import Command, Interrupted, RedisNode, info, pairs, refused, valued
 from reconcilers.cache.steps import DropUser, SetUser
 from reconcilers.contract import (
@@ -33,6 +34,7 @@ from reconcilers.contract import (
     failed,
     unknown,
 )
+from reconcilers.discovery import matches
 from schemas.cache import SCRATCH_USER_PREFIX
 from schemas.secret import SecretRef
 
@@ -120,10 +122,31 @@ async def _listed(node: RedisNode, lines: Sequence[str], names: Container[str], 
     return {name: account for name, account in read.values() if name in names}
 
 
-def _account(reply: Sequence[Any], secrets: Secrets) -> Account:
+async def described_users(node: RedisNode, match: str) -> dict[str, Mapping[str, Any]]:
+    """Name → what `ACL GETUSER` says, of all users that match. `default` and our own scratch users only by their names."""
+    (listed,) = await node.read(("ACL", "USERS"))
+    names = [name for name in valued(listed, "ACL USERS") if matches(name, match, reserved=_is_reserved(name))]
+    found: dict[str, Mapping[str, Any]] = {}
+    for begin in range(0, len(names), TOGETHER):
+        some = names[begin : begin + TOGETHER]
+        replies = await node.read(*(("ACL", "GETUSER", name) for name in some))
+        rows = {name: valued(reply, "ACL GETUSER") for name, reply in zip(some, replies, strict=True)}
+        found |= {name: _described_parts(reply) for name, reply in rows.items() if reply is not None}
+    return found
+
+
+def _is_reserved(name: str) -> bool:
+    return name == DEFAULT_USER or name.startswith(SCRATCH_USER_PREFIX)
+
+
+def _described_parts(reply: Sequence[Any]) -> dict[str, Any]:
     described = pairs(reply)
     described["selectors"] = [pairs(selector) for selector in described.get("selectors", ())]
-    return acl.account_of_reply(described, secrets.fingerprint)
+    return described
+
+
+def _account(reply: Sequence[Any], secrets: Secrets) -> Account:
+    return acl.account_of_reply(_described_parts(reply), secrets.fingerprint)
 
 
 def _as_wanted(

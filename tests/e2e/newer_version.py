@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 
 from controlplane.cli.program import main
-from controlplane.domain import fold
+from controlplane.domain import requests
 from controlplane.runtime import replica
 
 NEXT = 2
 
 if __name__ == "__main__":
-    fold.READABLE = frozenset({1, NEXT})  # type: ignore[misc]
+    requests.READABLE = frozenset({1, NEXT})  # type: ignore[misc]
     if os.environ.get("WRITES") == str(NEXT):
         replica.VERSION = NEXT  # type: ignore[misc]
     main()

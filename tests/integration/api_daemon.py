@@ -29,6 +29,7 @@ from controlplane.projection.projector import Projector
 from controlplane.projection.sqlite import SqliteStore
 from controlplane.runtime.catalogue import Catalogue, TargetId
 from controlplane.runtime.clock import SystemClock
+from controlplane.runtime.importing import Importing
 from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets
@@ -162,8 +163,21 @@ async def daemon(
     foresight = Preview(
         replica.state, Catalogue(SERVICES), statuses, looked, secrets=secrets, clock=clock, metrics=metrics
     )
+    importing = Importing(replica.state, Catalogue(SERVICES), looked, foresight, clock=clock, metrics=metrics)
     parts = Parts(
-        config, replica, statuses, log.journal, store, looked, Ran(), KINDS, services or {}, metrics, clock, foresight
+        config=config,
+        replica=replica,
+        statuses=statuses,
+        journal=log.journal,
+        queries=store,
+        control=looked,
+        operations=Ran(),
+        kinds=KINDS,
+        services=services or {},
+        metrics=metrics,
+        clock=clock,
+        preview=foresight,
+        importing=importing,
     )
     parts = replace(parts, **other)
     supervisor = Supervisor(metrics)

@@ -105,9 +105,11 @@ async def test_topics_that_would_lose_data_are_refused_with_what_mends_them(
 
 
 async def made(admin: AIOKafkaAdminClient, topic: NewTopic) -> None:
-    """A topic that was deleted a moment ago may still be there."""
-    async with asyncio.timeout(20):
+    """A topic that was deleted a moment ago may still be there; one that was made isn't told of at once."""
+    async with asyncio.timeout(60):
         while any(code for _, code, _ in (await admin.create_topics([topic])).topic_errors):
+            await asyncio.sleep(0.05)
+        while any(one["error_code"] for one in await admin.describe_topics([topic.name])):
             await asyncio.sleep(0.05)
 
 

@@ -34,6 +34,7 @@ from reconcilers.contract import (
     BackendError,
     Connection,
     Difference,
+    Discovered,
     ExternalId,
     Fence,
     Hint,
@@ -51,6 +52,7 @@ from reconcilers.contract import (
     failed,
     unknown,
 )
+from reconcilers.discovery import matches
 
 LANDING_S = 4.0
 """Longest time the server takes to land a request nobody waits for any more."""
@@ -239,6 +241,12 @@ class SimBackend:
             await asyncio.Event().wait()
         server.land(step)
         return SUCCEEDED
+
+    async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
+        await self._server.trouble()
+        self._server.bug("discover")
+        meant = [name for name in self._server.objects if matches(name, match)]
+        return [Discovered(name, {"size": self._server.objects[name]}) for name in meant]
 
     async def sample(self) -> Sequence[Measurement]:
         await self._server.trouble()

@@ -8,6 +8,7 @@ import pytest
 
 from controlplane.domain import history, placing, writes
 from controlplane.domain.fold import State, fold
+from controlplane.domain.requests import as_request
 from controlplane.runtime.catalogue import Catalogue
 from reconcilers.registry import SERVICES
 from schemas.names import Key, parse_key
@@ -22,7 +23,7 @@ def folded(*changes: dict[str, Any]) -> State:
     state = State()
     for offset, change in enumerate(changes):
         record = {"v": 1, "request_id": f"r{offset}", "actor": "ann", "at": "t", "changes": [change]}
-        assert fold(state, offset, record).accepted
+        assert fold(state, offset, as_request(offset, record)).accepted
     return state
 
 
