@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import looptime
-from pydantic import BaseModel, ConfigDict
 
 from controlplane.config import RuntimeConfig
 from controlplane.domain.fold import Verdict
@@ -33,7 +32,6 @@ from reconcilers.contract import (
     SUCCEEDED,
     BackendError,
     Connection,
-    Difference,
     Discovered,
     ExternalId,
     Fence,
@@ -53,57 +51,12 @@ from reconcilers.contract import (
     unknown,
 )
 from reconcilers.discovery import matches
+from tests.simulation.items import CreateItem, DropItem, EmptyItem, Item, ItemTarget, ResizeItem, plan
 
 LANDING_S = 4.0
 """Longest time the server takes to land a request nobody waits for any more."""
 
 CONFIG = RuntimeConfig(backoff_cap_s=30.0, sweep_s=60.0, sample_s=60.0)
-
-
-class Item(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    target: str
-    size: int
-    item: str | None = None
-    needs: tuple[str, ...] = ()
-
-
-class ItemTarget(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class CreateItem(Step):
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class ResizeItem(Step):
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class DropItem(Step):
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class EmptyItem(Step, irreversible=True):
-    pass
-
-
-def plan(external: ExternalId, desired: int | None, observed: int | None, now: float) -> Plan:
-    if desired is None:
-        return Plan() if observed is None else Plan((DropItem(external),))
-    if observed is None:
-        return Plan((CreateItem(external, desired),), (Difference("", desired, None),))
-    if desired == observed:
-        return Plan()
-    difference = (Difference("/size", desired, observed),)
-    if desired == 0:
-        return Plan((EmptyItem(external), ResizeItem(external, 0)), difference)
-    return Plan((ResizeItem(external, desired),), difference)
 
 
 @dataclass
