@@ -30,6 +30,7 @@ from controlplane.log.kafka_topics import Fault
 from controlplane.log.memory import MemoryLog
 from controlplane.log.ports import Log, LogUnavailable, Stream
 from controlplane.log.sqlite import Loss, accept_loss, open_sqlite
+from controlplane.log.sqlite_guards import FileLock
 from controlplane.projection.projector import Projected, Projector, Retention, rebuild
 from controlplane.projection.sqlite import SqliteStore
 from controlplane.runtime.administration import OWN
@@ -51,6 +52,8 @@ from schemas.names import parse_key, timestamp
 
 _log = structlog.get_logger()
 
+LOG_FILE = "coreplane.db"
+"""Of the embedded log, under the data directory; beside it lies the lock of the daemon, whatever its log."""
 TRIM_EVERY_S = 3600.0
 COUNT_EVERY_S = 5.0
 TOMBSTONES_DAYS = 1.0
@@ -131,7 +134,7 @@ class Daemon:
         if log.membership is None:
             await controller.own(range(log.journal.shards))
         else:
-            self._supervisor.start("ownership", Ownership(log.membership, controller).run)
+            self._supervisor.start("ownership", Ownership(log.membership, controller, self.replica.halted).run)
         return controller
 
     async def _serve(self, controller: Controller, log: Log, store: SqliteStore) -> None:
@@ -240,11 +243,24 @@ async def open_log(config: Config) -> Log:
     if url == "memory:":
         return MemoryLog(shards=config.log.shards)
     if url.startswith("kafka:"):
-        return await open_kafka(url, shards=config.log.shards, retention=topic_retention(config))
+        return await _open_alone(config)
     if url and not url.startswith("sqlite:"):
         msg = f"log.url {url!r}: this version knows sqlite:PATH, kafka://HOST:PORT and memory:"
         raise LogUnavailable(msg)
     return await open_sqlite(log_path(config), shards=config.log.shards, synchronous=config.log.synchronous)
+
+
+async def _open_alone(config: Config) -> Log:
+    """The Kafka log, for the only process with this data directory: projection and keys in it are of one daemon."""
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = FileLock(config.data_dir / LOG_FILE)
+    try:
+        log = await open_kafka(config.log.url, shards=config.log.shards, retention=topic_retention(config))
+    except BaseException:
+        lock.release()
+        raise
+    log.when_closed(lock.release)
+    return log
 
 
 async def examine_log(config: Config) -> Sequence[Fault]:
@@ -265,7 +281,7 @@ def log_path(config: Config) -> Path:
     if url and not url.startswith("sqlite:"):
         msg = f"log.url {url!r} names no file"
         raise LogUnavailable(msg)
-    return Path(url.removeprefix("sqlite:")) if url else config.data_dir / "coreplane.db"
+    return Path(url.removeprefix("sqlite:")) if url else config.data_dir / LOG_FILE
 
 
 def projection_path(config: Config) -> Path:

@@ -14,6 +14,7 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from controlplane.domain.fold import Entry
+from controlplane.domain.placing import recorded
 from controlplane.domain.validation import owned_value
 from reconcilers.contract import ExternalId, Kind, Service
 from schemas.names import Key, parse_key
@@ -90,7 +91,7 @@ class Catalogue:
         return known is not None and known.target is None
 
     def target_of(self, key: Key, body: Mapping[str, Any]) -> TargetId:
-        """Where a declaration is carried out, also when its value makes no sense."""
+        """Where a declaration is carried out, also when its value makes no sense. See `domain.placing`."""
         resolved = self._target_name(key, body)
         return TargetId(key.tenant, key.service, resolved)
 
@@ -108,6 +109,8 @@ class Catalogue:
         self._resolved.pop(key, None)
 
     def _target_name(self, key: Key, body: Mapping[str, Any]) -> str:
+        if (target := recorded(body)) is not None:
+            return target
         if key.setting_type == f"{key.service}.target":
             return key.name
         kind = self._kinds.get(key.setting_type)
@@ -144,7 +147,8 @@ class Catalogue:
 
     def _understood(self, entry: Entry, key: Key, kind: Kind[Any, Any, Any] | None, value: Any) -> Resolved:
         explicit = entry.body.get("depends_on", ())
-        target = TargetId(key.tenant, key.service, key.name if kind is None else kind.target(value))
+        name = recorded(entry.body) or (key.name if kind is None else kind.target(value))
+        target = TargetId(key.tenant, key.service, name)
         if kind is None:
             external = ExternalId(key.setting_type, key.name)
             return Resolved(entry, key, target, None, value, external, None, tuple(explicit))

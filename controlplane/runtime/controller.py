@@ -162,7 +162,12 @@ class Controller:
         while True:
             began = self._clock.monotonic()
             shard = Shard(
-                self._journal, index, self._clock, self._metrics, commit_timeout_s=self._config.commit_timeout_s
+                self._journal,
+                index,
+                self._clock,
+                self._metrics,
+                commit_timeout_s=self._config.commit_timeout_s,
+                contested=self._may_take is not always,
             )
             try:
                 await self._check_mine(index)
