@@ -147,6 +147,14 @@ class Metrics(BaseModel):
     next_cursor: str | None = None
 
 
+class Audit(BaseModel):
+    """A page of what was done: changes and operations. `refused`: attempts that weren't let in, counted."""
+
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+    refused: list[dict[str, Any]]
+
+
 class Result(BaseModel):
     """What became of one declaration."""
 
@@ -212,6 +220,7 @@ _MODELS: Final[Sequence[type[BaseModel]]] = (
     ImportBody,
     Imported,
     Applied,
+    Audit,
     Planned,
     Settings,
     Events,

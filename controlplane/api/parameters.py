@@ -122,6 +122,17 @@ class EventQuery(Parameters):
     cursor: Cursor | None = None
 
 
+class Audit(Parameters):
+    """Of GET audit."""
+
+    actor: Annotated[str | None, Field(description="Who did it, as it stands in the log.")] = None
+    setting: Annotated[str | None, Field(description="A key, or type/name of this tenant.")] = None
+    since: Time | None = None
+    until: Time | None = None
+    limit: Limit = 100
+    cursor: Cursor | None = None
+
+
 class MetricQuery(Parameters):
     """Of GET metrics."""
 

@@ -9,6 +9,7 @@ from aiohttp import web
 from controlplane.api import (
     application,
     apply,
+    audit,
     bodies,
     declarations,
     events,
@@ -162,6 +163,15 @@ EVENTS: Final = (
         Role.VIEWER,
         {200: Answer("Events")},
         query=parameters.EventQuery,
+    ),
+    Route(
+        "GET",
+        f"{TENANT}/audit",
+        audit.audited,
+        "Who did what when, newest first; and how often somebody was refused, since this replica started",
+        Role.ADMIN,
+        {200: Answer("Audit")},
+        query=parameters.Audit,
     ),
     Route(
         "GET",

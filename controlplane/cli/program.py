@@ -18,6 +18,7 @@ from rich.text import Text
 from controlplane.cli import (
     applying,
     arguments,
+    auditing,
     daemon_status,
     doctor,
     down,
@@ -64,6 +65,7 @@ VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (SETTINGS, "reconcile", settings_verbs.reconcile),
     (WATCHING, "events", events.events),
     (WATCHING, "op", operating.op),
+    (ACCESS, "audit", auditing.audit),
 )
 
 
