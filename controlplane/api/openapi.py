@@ -65,6 +65,44 @@ class RollbackBody(_Strict):
     reason: str = ""
 
 
+class SetBy(BaseModel):
+    """The revision that gave a path its value, and the request that made it."""
+
+    revision: int
+    generation: int | None
+    at: str
+    actor: str
+    reason: str
+    request_id: str
+
+
+class ExplainedPath(BaseModel):
+    """One owned path. `known`: whether `observed` was looked at now."""
+
+    path: str
+    desired: Any
+    observed: Any
+    known: bool
+    set_by: SetBy
+    last_action: dict[str, Any] | None
+    drift: list[dict[str, Any]]
+    muted: dict[str, Any] | None
+
+
+class Explanation(BaseModel):
+    """`chain`: request, change, intent, effect, observation, of what set the newest of the paths; `drift`: the newest episode."""
+
+    setting: str
+    revision: int
+    generation: int
+    phase: str
+    observed_generation: int
+    unknown: dict[str, str] | None
+    paths: list[ExplainedPath]
+    chain: list[dict[str, Any]]
+    drift: dict[str, Any] | None
+
+
 class ImportBody(_Strict):
     """What import takes: `type`, `target` and `match` of what exists in a backend, or `text`, `target` and `format` of a file."""
 
@@ -209,6 +247,7 @@ _MODELS: Final[Sequence[type[BaseModel]]] = (
     PutBody,
     ApplyBody,
     RollbackBody,
+    Explanation,
     ImportBody,
     Imported,
     Applied,

@@ -148,6 +148,14 @@ class Analysis(Parameters):
     since: Annotated[str | None, Field(description="RFC 3339 time; a day ago when left out.")] = None
 
 
+class Explain(Parameters):
+    """Of GET explain."""
+
+    path: Annotated[
+        str | None, Field(pattern="^/", max_length=1024, description="JSON pointer into the value: only what is there.")
+    ] = None
+
+
 class Follow(Parameters):
     """Of GET stream."""
 

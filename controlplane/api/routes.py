@@ -12,6 +12,7 @@ from controlplane.api import (
     bodies,
     declarations,
     events,
+    explain,
     importing,
     meta,
     operations,
@@ -92,6 +93,15 @@ SETTINGS: Final = (
         Role.VIEWER,
         {200: _MAP},
         query=parameters.History,
+    ),
+    Route(
+        "GET",
+        f"{SETTING}/explain",
+        explain.explain,
+        "Why it is as it is: who set each path, what was done, what is there now",
+        Role.VIEWER,
+        {200: Answer("Explanation")},
+        query=parameters.Explain,
     ),
     Route(
         "POST",

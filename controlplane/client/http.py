@@ -214,6 +214,10 @@ class CoreplaneClient:
         query = {"dry_run": dry_run or None}
         return await self._write("POST", f"{self._root}/rollback", body, query, _key(idempotency_key))
 
+    async def explain(self, setting_type: str, name: str, *, path: str | None = None) -> Json:
+        """Why it is as it is → `{paths: [{path, desired, observed, set_by, …}], chain, drift}`."""
+        return await self._read(f"{self._setting(setting_type, name)}/explain", {"path": path})
+
     async def discover(self, setting_type: str, target: str, match: str = "*") -> Json:
         """Declarations of what exists in a backend → `{settings, fill_in, skipped, declared}`; nothing is stored."""
         return await self._import({"type": setting_type, "target": target, "match": match})
