@@ -37,6 +37,7 @@ from controlplane.runtime.controller import Controller
 from controlplane.runtime.importing import Importing
 from controlplane.runtime.operations import Operations
 from controlplane.runtime.ownership import Ownership, always
+from controlplane.runtime.past import Past
 from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets, fingerprint_key
@@ -152,6 +153,7 @@ class Daemon:
             services=SERVICES,
             metrics=self.metrics,
             clock=self.clock,
+            past=Past(self.replica),
             preview=preview,
             importing=Importing(
                 self.replica.state, self.catalogue, controller, preview, clock=self.clock, metrics=self.metrics

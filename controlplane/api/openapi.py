@@ -65,6 +65,26 @@ class RollbackBody(_Strict):
     reason: str = ""
 
 
+class ComparedSetting(BaseModel):
+    """One setting that isn't the same at both places."""
+
+    setting: str
+    outcome: Literal["created", "updated", "retired", "gone"]
+    changed: list[str]
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class Compared(BaseModel):
+    """`from` and `to` are revisions of the log."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    from_: int = Field(alias="from")
+    to: int
+    items: list[ComparedSetting]
+
+
 class SetBy(BaseModel):
     """The revision that gave a path its value, and the request that made it."""
 
@@ -247,6 +267,7 @@ _MODELS: Final[Sequence[type[BaseModel]]] = (
     PutBody,
     ApplyBody,
     RollbackBody,
+    Compared,
     Explanation,
     ImportBody,
     Imported,

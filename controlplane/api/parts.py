@@ -15,6 +15,7 @@ from controlplane.runtime.clock import Clock
 from controlplane.runtime.foreseen import Previewed
 from controlplane.runtime.imported import Imported
 from controlplane.runtime.importing import Text, Wish
+from controlplane.runtime.past import Past
 from controlplane.runtime.preview import Proposal
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.statuses import StatusView
@@ -82,6 +83,7 @@ class Parts:
     services: Mapping[str, Service]
     metrics: Metrics
     clock: Clock
+    past: Past
     preview: Foresight
     importing: Imports
     troubles: Callable[[], Sequence[Mapping[str, str]]] = no_troubles

@@ -154,6 +154,15 @@ SETTINGS: Final = (
     ),
     Route(
         "GET",
+        f"{TENANT}/diff",
+        settings.diff,
+        "What was declared otherwise at one place of the log than at another",
+        Role.VIEWER,
+        {200: Answer("Compared")},
+        query=parameters.Diff,
+    ),
+    Route(
+        "GET",
         f"{TENANT}/export",
         settings.export,
         "Declarations that apply takes back, as JSON or YAML",

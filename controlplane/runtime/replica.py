@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +48,19 @@ def _verdict() -> asyncio.Future[Verdict]:
     future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
     future.add_done_callback(lambda done: None if done.cancelled() else done.exception())
     return future
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector: a replay makes much and drops nothing, and the collector would walk through the growing
+    state over and over, for a third of the whole time and more."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 @dataclass(slots=True)
@@ -79,24 +93,15 @@ class Replica:
         self._listeners.append(folded)
 
     async def catch_up(self) -> None:
-        """Fold what the log holds now, before anybody listens or writes.
-
-        Without the garbage collector: a replay makes much and drops nothing, and the collector would walk through the
-        growing state over and over, for a third of the whole time.
-        """
+        """Fold what the log holds now, before anybody listens or writes."""
         end = await self._log.end_offset()
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
+        with uncollected():
             while self.state.position < end and self.stopped is None:
                 records = await self._log.read(self.state.position)
                 if not records:
                     break
                 self._replay_batch(records)
                 await asyncio.sleep(0)
-        finally:
-            if collecting:
-                gc.enable()
 
     async def run(self) -> None:
         """Follow the log until it is closed or holds a record that can't be folded."""
@@ -168,6 +173,11 @@ class Replica:
         """The change request at an offset, None when there is none."""
         records = await self._log.read(offset, 1)
         return codec.decode(records[0].data) if records and records[0].offset == offset else None
+
+    async def first_from(self, offset: int) -> dict[str, Any] | None:
+        """The first change request at an offset or after it, None when there is none."""
+        records = await self._log.read(offset, 1)
+        return codec.decode(records[0].data) if records else None
 
     async def records(self, start: int, stop: int) -> list[tuple[int, dict[str, Any]]]:
         """The change requests in [start, stop)."""
