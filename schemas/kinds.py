@@ -8,6 +8,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
+from schemas import queue, search, storage
 from schemas.cache import MemcachedConfig, Namespace, RedisConfig, RedisUser, Target
 
 KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
@@ -17,5 +18,11 @@ KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
         "cache.redis_user": RedisUser,
         "cache.memcached_config": MemcachedConfig,
         "cache.namespace": Namespace,
+        "queue.target": queue.Target,
+        "queue.topic": queue.Topic,
+        "storage.target": storage.Target,
+        "storage.bucket": storage.Bucket,
+        "search.target": search.Target,
+        "search.index": search.Index,
     }
 )

@@ -19,6 +19,7 @@ from reconcilers.cache.steps import ChangeSettings, DropUser, RewriteConfig, Set
 from reconcilers.contract import ExternalId, Step
 from reconcilers.planning import Nodes
 from schemas.secret import SecretRef
+from tests.contract import queue_models, search_models, storage_models
 
 State = dict[str, dict[str, Any]]
 
@@ -240,5 +241,26 @@ MODELS: Mapping[str, Model] = {
         lambda state, external, _desired: state["n1"].get(external.name),
         take_namespace,
         named,
+    ),
+    "queue.topic": Model(
+        queue_models.topic_values,
+        queue_models.topic_states,
+        queue_models.observe_topic,
+        queue_models.take_topic,
+        queue_models.foreign_topic,
+    ),
+    "storage.bucket": Model(
+        storage_models.bucket_values,
+        storage_models.bucket_states,
+        storage_models.observe_bucket,
+        storage_models.take_bucket,
+        storage_models.foreign_buckets,
+    ),
+    "search.index": Model(
+        search_models.index_values,
+        search_models.index_states,
+        search_models.observe_index,
+        search_models.take_index,
+        search_models.others,
     ),
 }

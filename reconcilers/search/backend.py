@@ -1,0 +1,190 @@
+"""Elasticsearch targets. All I/O of the service ends here; client libraries don't get past it.
+
+Tables lead from setting types and steps to the modules that do the work. Steps of different objects are taken at the same
+time, a few at once; a fault of one object is its outcome.
+
+Nothing in Elasticsearch tells when somebody changes an index or a role; the version of the cluster state does for all
+that stands there, and asking for it costs a millisecond or two: `hints` polls it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from reconcilers.contract import (
+    Backend,
+    BackendError,
+    Connection,
+    Discovered,
+    ExternalId,
+    Fence,
+    Hint,
+    Measurement,
+    NotSent,
+    Outcome,
+    Result,
+    Step,
+    TerminalError,
+    TransientError,
+    Unreachable,
+    failed,
+)
+from reconcilers.search import steps as todo
+from reconcilers.search.copying import Copies
+from reconcilers.search.indices import Indices
+from reconcilers.search.model import INDEX
+from reconcilers.search.switching import Switches
+from reconcilers.search.wire import Wire, open_wire, outcome_of
+from schemas.search import Target
+
+POLL_S: Final = 1.0
+AT_ONCE: Final = 8
+OLDEST: Final = (8,)
+
+Found = Mapping[ExternalId, Any]
+Observer = Callable[[Mapping[ExternalId, Any]], Awaitable[Found]]
+Applier = Callable[[Any, Fence], Awaitable[Outcome]]
+
+
+async def connect(connection: Connection) -> Backend:
+    """Open a target. Raises `Unreachable`, `TerminalError`, `SecretNotFound`."""
+    wire = await open_wire(connection)
+    backend = ElasticsearchBackend(wire, connection)
+    try:
+        await backend.greet()
+    except BaseException:
+        await backend.close()
+        raise
+    return backend
+
+
+class ElasticsearchBackend:
+    """One cluster."""
+
+    def __init__(self, wire: Wire, connection: Connection) -> None:
+        self.wire = wire
+        self.target: Target = connection.value
+        self.version: tuple[int, ...] = ()
+        self.modules: frozenset[str] = frozenset()
+        self._incarnation: str | None = None
+        self.copies = Copies(wire)
+        self.indices = Indices(wire, self.copies)
+        self.switches = Switches(wire, self.copies)
+        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._observers: dict[str, Observer] = {INDEX: self.indices.observe}
+        self._appliers: dict[type[Step], Applier] = self._index_appliers()
+
+    def _index_appliers(self) -> dict[type[Step], Applier]:
+        indices, copies, switches = self.indices, self.copies, self.switches
+        return {
+            todo.CreateIndex: indices.create,
+            todo.ChangeIndex: indices.change,
+            todo.ReopenIndex: indices.reopen,
+            todo.OpenIndex: indices.open,
+            todo.BackfillFields: indices.backfill,
+            todo.DropIndex: indices.drop,
+            todo.PointAlias: switches.point,
+            todo.CreateGeneration: copies.create,
+            todo.StartCopy: copies.start,
+            todo.RecordProgress: copies.progress,
+            todo.MarkGeneration: copies.mark,
+            todo.ListDocuments: copies.list_documents,
+            todo.CompareDocuments: copies.compare,
+            todo.FeedChanges: copies.feed_changes,
+            todo.VerifyGeneration: copies.verify,
+            todo.SwitchAlias: switches.switch,
+            todo.FinishSwitch: switches.finish,
+            todo.ReleaseHold: switches.release,
+            todo.RetireGeneration: copies.retire,
+            todo.DropGeneration: copies.drop,
+        }
+
+    async def greet(self) -> None:
+        """See who answers."""
+        about = await self.wire.ask("GET", "/")
+        if not isinstance(about, Mapping) or "version" not in about:
+            raise TerminalError("what answers there isn't Elasticsearch", reason="NotElasticsearch")
+        number = str(about["version"]["number"])
+        self.version = tuple(int(part) for part in number.partition("-")[0].split("."))
+        nodes = await self.wire.ask(
+            "GET", "/_nodes/plugins", params={"filter_path": "nodes.*.modules.name,nodes.*.plugins.name"}
+        )
+        each = [
+            {one["name"] for kind in ("modules", "plugins") for one in node.get(kind, ())}
+            for node in nodes.get("nodes", {}).values()
+        ]
+        self.modules = frozenset(set.intersection(*each)) if each else frozenset()
+        self._incarnation = str(about.get("cluster_uuid", ""))
+
+    @property
+    def incarnation(self) -> str | None:
+        """Identity of the cluster: what is declared survives its restarts."""
+        return self._incarnation
+
+    def unsupported(self, setting_type: str) -> str | None:
+        """See the contract."""
+        version = ".".join(map(str, self.version))
+        if self.version < OLDEST:
+            return f"this is Elasticsearch {version}: {setting_type} needs 8.0 or newer"
+        if setting_type not in self._observers:
+            return f"this daemon knows no {setting_type} of Elasticsearch"
+        return None
+
+    async def observe(self, wanted: Mapping[ExternalId, Any]) -> Found:
+        """See the contract."""
+        parts = {kind: {e: d for e, d in wanted.items() if e.setting_type == kind} for kind in self._observers}
+        asked = [(kind, part) for kind, part in parts.items() if part]
+        answers = await asyncio.gather(*(self._observed(kind, part) for kind, part in asked))
+        return {external: seen for answer in answers for external, seen in answer.items()}
+
+    async def _observed(self, kind: str, part: Mapping[ExternalId, Any]) -> Found:
+        try:
+            return await self._observers[kind](part)
+        except (TerminalError, TransientError) as exc:
+            # One kind may be forbidden to us while the others are well.
+            return dict.fromkeys(part, exc)
+
+    async def apply(self, steps: Sequence[Step], fence: Fence) -> Sequence[Outcome]:
+        """See the contract."""
+        return await asyncio.gather(*(self._applied(step, fence) for step in steps))
+
+    async def _applied(self, step: Step, fence: Fence) -> Outcome:
+        applier = self._appliers.get(type(step))
+        if applier is None:
+            return failed(TerminalError("this target can't carry out the step", reason="Unsupported"))
+        async with self._gate:
+            try:
+                return await applier(step, fence)
+            except NotSent:
+                return Outcome(Result.NOT_SENT)
+            except BackendError as exc:
+                return outcome_of(exc)
+
+    async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
+        """Indices by their alias, or by their name where they have none."""
+        if setting_type == INDEX:
+            return await self.indices.discover(match)
+        return []
+
+    async def sample(self) -> Sequence[Measurement]:
+        """See `samples`."""
+        return []
+
+    async def hints(self) -> AsyncIterator[Hint]:
+        """The cluster state changed. Our own changes are among them."""
+        before: Any = None
+        while True:
+            await asyncio.sleep(POLL_S)
+            state = await self.wire.ask("GET", "/_cluster/state/version", params={"filter_path": "version,state_uuid"})
+            if before is not None and state != before:
+                yield Hint(None, "the cluster state changed")
+            before = state
+
+    async def close(self) -> None:
+        """Release connections."""
+        await self.wire.close()
+
+
+__all__ = ["ElasticsearchBackend", "Unreachable", "connect"]

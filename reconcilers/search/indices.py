@@ -1,0 +1,260 @@
+"""Indices on the server: observed many at once, made, changed and removed. I/O.
+
+One `GET a,a-g*,b,b-g*…` answers settings, mappings and aliases of all generations; only what differs costs more. The
+server's canonical form of a declaration is remembered by its digest, a verdict by what it was asked about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from reconcilers.contract import BackendError, Discovered, ExternalId, Fence, Outcome, TerminalError
+from reconcilers.discovery import matches, setting_name
+from reconcilers.search import shadow
+from reconcilers.search.copying import Copies
+from reconcilers.search.definition import TIER, Body, Definition, differences, makeable
+from reconcilers.search.generations import Generation, Mark, generation, marked, serving
+from reconcilers.search.migrating import unmarked
+from reconcilers.search.model import ObservedIndex, Verdict
+from reconcilers.search.steps import BackfillFields, ChangeIndex, CreateIndex, DropIndex, OpenIndex, ReopenIndex
+from reconcilers.search.wire import Refused, Wire, done, path_of
+
+NAMES_AT_ONCE: Final = 60
+"""Names in one request: its first line is limited to 4 KiB."""
+AT_ONCE: Final = 8
+REMEMBERED: Final = 2_000
+_GENERATION = re.compile(r"-g\d+-[0-9a-f]{8}$")
+
+
+class Indices:
+    """The indices of one cluster."""
+
+    def __init__(self, wire: Wire, copies: Copies) -> None:
+        self._wire = wire
+        self._copies = copies
+        self._canonical: dict[str, Body | TerminalError] = {}
+        self._verdicts: dict[str, Verdict] = {}
+        self._gate = asyncio.Semaphore(AT_ONCE)
+
+    async def observe(self, wanted: Mapping[ExternalId, Definition | None]) -> dict[ExternalId, Any]:
+        """All generations of all aliases that are asked for."""
+        described = await self.described([external.name for external in wanted])
+        pipelines = await self._pipelines(wanted)
+        looks = [
+            self._look(external, desired, described.get(external.name, ()), pipelines)
+            for external, desired in wanted.items()
+        ]
+        found = await asyncio.gather(*looks)
+        return {external: one for external, one in zip(wanted, found, strict=True) if one is not None}
+
+    async def described(self, names: Sequence[str]) -> dict[str, tuple[Generation, ...]]:
+        """Alias → its generations, by number."""
+        params = {
+            "flat_settings": True,
+            "ignore_unavailable": True,
+            "allow_no_indices": True,
+            "expand_wildcards": "all",
+        }
+        found: dict[str, list[Generation]] = defaultdict(list)
+        known = set(names)
+        for at in range(0, len(names), NAMES_AT_ONCE):
+            asked = [part for name in names[at : at + NAMES_AT_ONCE] for part in (name, f"{name}-g*")]
+            answer = await self._wire.ask("GET", path_of(",".join(asked)), params=params, absent={})
+            for index, document in answer.items():
+                aliases = {*document.get("aliases", {}), index, _GENERATION.sub("", index)} & known
+                for alias in aliases:
+                    one = generation(alias, index, document)
+                    if one is not None and one.name not in {other.name for other in found[alias]}:
+                        found[alias].append(one)
+        return {alias: tuple(sorted(ones, key=lambda one: (one.number, one.name))) for alias, ones in found.items()}
+
+    async def _look(
+        self,
+        external: ExternalId,
+        desired: Definition | None,
+        generations: tuple[Generation, ...],
+        pipelines: frozenset[str] | None,
+    ) -> ObservedIndex | BackendError | None:
+        holds = serving(external.name, generations)
+        if desired is None:
+            return ObservedIndex(holds, generations) if generations else None
+        async with self._gate:
+            try:
+                wanted = await self.canonical(desired)
+                if not generations:
+                    return None
+                return await self._compared(desired, wanted, ObservedIndex(holds, generations, wanted), pipelines)
+            except TerminalError as exc:
+                return exc
+
+    async def _compared(
+        self, desired: Definition, wanted: Body, seen: ObservedIndex, pipelines: frozenset[str] | None
+    ) -> ObservedIndex:
+        holds, building = seen.serving, seen.building
+        verdict = copy = feed = None
+        well = True
+        if holds is not None and differences(wanted, holds.settings, holds.mappings, holds.aliases):
+            verdict = await self._verdict(desired, wanted, holds)
+        if building is not None:
+            feed = self._copies.feed(building)
+            if building.mark.phase == "copying":
+                copy = await self._copies.copy(building)
+            elif building.mark.phase == "verified" and holds is not None:
+                well = await self._is_well(building, holds)
+        missing = _missing(desired, pipelines)
+        return ObservedIndex(holds, seen.generations, wanted, verdict, copy, feed, well, missing)
+
+    async def canonical(self, desired: Definition) -> Body:
+        """The declaration in the server's words. Raises `TerminalError` InvalidDefinition."""
+        key = f"{desired.digest} {json.dumps(dict(desired.body.aliases), sort_keys=True)}"
+        known = self._canonical.get(key)
+        if known is None:
+            known = await self._simulated(desired.body)
+            _bounded(self._canonical)
+            self._canonical[key] = known
+        if isinstance(known, TerminalError):
+            raise known
+        return known
+
+    async def _simulated(self, body: Body) -> Body | TerminalError:
+        try:
+            return await shadow.canonical(self._wire, body)
+        except TerminalError as exc:
+            if exc.reason != "InvalidDefinition":
+                raise
+            return exc
+
+    async def _verdict(self, desired: Definition, wanted: Body, held: Generation) -> Verdict:
+        text = json.dumps([desired.digest, held.name, dict(held.settings), dict(held.mappings)], sort_keys=True)
+        key = hashlib.sha256(text.encode()).hexdigest()
+        known = self._verdicts.get(key)
+        if known is None:
+            known = await shadow.verdict(self._wire, wanted, held)
+            _bounded(self._verdicts)
+            self._verdicts[key] = known
+        return known
+
+    async def _is_well(self, building: Generation, holds: Generation) -> bool:
+        """True when the new generation has as many copies as the old one, or all that it wants."""
+        health = await self._wire.ask(
+            "GET", path_of("_cluster", "health", f"{building.name},{holds.name}"), params={"level": "indices"}
+        )
+        mine, theirs = health["indices"][building.name], health["indices"][holds.name]
+        if mine["status"] == "green" or mine["active_shards"] >= theirs["active_shards"]:
+            return True
+        return bool(mine["initializing_shards"] == 0 and mine["active_primary_shards"] == mine["number_of_shards"])
+
+    async def _pipelines(self, wanted: Mapping[ExternalId, Definition | None]) -> frozenset[str] | None:
+        """Names of the pipelines there are, when anybody names one."""
+        if not any(one is not None and _named_pipelines(one) for one in wanted.values()):
+            return None
+        return frozenset(await self._wire.ask("GET", "/_ingest/pipeline", params={"summary": True}, absent={}))
+
+    async def discover(self, match: str) -> list[Discovered]:
+        """What has a name that matches, by alias where there is one; the server's own and unfinished generations aren't."""
+        params = {"flat_settings": True, "expand_wildcards": "open,closed"}
+        answer = await self._wire.ask("GET", "/*", params=params, absent={})
+        found: list[Discovered] = []
+        for index, document in sorted(answer.items()):
+            if index.startswith((".", shadow.SHADOW)):
+                continue
+            aliases = [alias for alias in document.get("aliases", {}) if generation(alias, index, document)]
+            named = [alias for alias in aliases if alias != index and _GENERATION.sub("", index) == alias]
+            if not named and _GENERATION.search(index):
+                continue
+            name = named[0] if named else index
+            if matches(name, match):
+                found.append(_declared(name, document))
+        return found
+
+    # --- steps ---------------------------------------------------------------------------------------------------------
+
+    async def create(self, step: CreateIndex, fence: Fence) -> Outcome:
+        """The first generation with its aliases, at once."""
+        meta = marked(step.body.mappings.get("_meta"), Mark("serving", step.digest))
+        body = shadow.template_of(
+            Body(
+                step.body.settings, {**step.body.mappings, "_meta": meta}, {**step.body.aliases, step.external.name: {}}
+            )
+        )
+        await self._wire.send(fence, "PUT", path_of(step.index), body, params={"wait_for_active_shards": 0})
+        return done(index=step.index)
+
+    async def change(self, step: ChangeIndex, fence: Fence) -> Outcome:
+        """Settings first: a new field may use what comes with them."""
+        if step.settings:
+            await self._wire.send(fence, "PUT", path_of(step.index, "_settings"), dict(step.settings))
+        if step.mappings:
+            await self._wire.send(fence, "PUT", path_of(step.index, "_mapping"), await self._remarked(step))
+        if step.aliases:
+            actions = [{"add": {"index": step.index, "alias": a, **props}} for a, props in step.aliases.items()]
+            await self._wire.send(fence, "POST", "/_aliases", {"actions": actions})
+        return done()
+
+    async def _remarked(self, step: ChangeIndex) -> dict[str, Any]:
+        """The mapping to put; `_meta` is replaced as a whole, so our mark goes with it."""
+        if "_meta" not in step.mappings:
+            return dict(step.mappings)
+        mark = await self._copies.mark_of(step.index)
+        return {**step.mappings, "_meta": marked(step.mappings["_meta"], mark)}
+
+    async def reopen(self, step: ReopenIndex, fence: Fence) -> Outcome:
+        """The server closes, changes and opens in one request."""
+        params = {"reopen": True}
+        await self._wire.send(fence, "PUT", path_of(step.index, "_settings"), dict(step.settings), params=params)
+        return done()
+
+    async def open(self, step: OpenIndex, fence: Fence) -> Outcome:
+        """Open it."""
+        await self._wire.send(fence, "POST", path_of(step.index, "_open"))
+        return done()
+
+    async def backfill(self, step: BackfillFields, fence: Fence) -> Outcome:
+        """A task of the server's; searches find old documents by the new fields when it is done."""
+        params = {"conflicts": "proceed", "wait_for_completion": False, "slices": "auto"}
+        answer = await self._wire.send(fence, "POST", path_of(step.index, "_update_by_query"), params=params)
+        return done(task=answer["task"], fields=list(step.fields))
+
+    async def drop(self, step: DropIndex, fence: Fence) -> Outcome:
+        """All generations."""
+        for index in step.indices:
+            self._copies.forget(index)
+            try:
+                await self._wire.send(fence, "DELETE", path_of(index), absent=None)
+            except Refused as exc:
+                raise TerminalError(f"{index}: {exc.message}", reason="Refused") from exc
+        return done()
+
+
+def _declared(name: str, document: Mapping[str, Any]) -> Discovered:
+    """The declaration of an index as it is."""
+    settings = {
+        key.removeprefix("index."): value for key, value in makeable(document["settings"]).items() if key != TIER
+    }
+    value: dict[str, Any] = {"index": name, "settings": settings, "mappings": unmarked(document.get("mappings", {}))}
+    aliases = {
+        alias: {key: part for key, part in properties.items() if key != "is_write_index"}
+        for alias, properties in document.get("aliases", {}).items()
+        if alias != name
+    }
+    return Discovered(setting_name(name), {**value, **({"aliases": aliases} if aliases else {})})
+
+
+def _named_pipelines(desired: Definition) -> set[str]:
+    named = {desired.body.settings.get(f"index.{kind}_pipeline") for kind in ("default", "final")}
+    return {str(name) for name in named if name not in (None, "_none")}
+
+
+def _missing(desired: Definition, pipelines: frozenset[str] | None) -> tuple[str, ...]:
+    return () if pipelines is None else tuple(sorted(_named_pipelines(desired) - pipelines))
+
+
+def _bounded(remembered: dict[str, Any]) -> None:
+    if len(remembered) >= REMEMBERED:
+        remembered.clear()

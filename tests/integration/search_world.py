@@ -1,0 +1,85 @@
+"""A backend of the search service without the daemon: declare, converge, look again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from reconcilers.contract import Connection, ExternalId, Kind, Outcome, Plan, Result
+from reconcilers.registry import SERVICES
+from reconcilers.search.backend import connect
+from reconcilers.search.wire import Wire
+from schemas.search import Target
+from tests.integration.cache_world import DictSecrets, OpenFence
+
+KINDS: Mapping[str, Kind[Any, Any, Any]] = {kind.setting_type: kind for kind in SERVICES["search"].kinds}
+INDEX = "search.index"
+DEADLINE_S = 100.0
+
+
+class SearchWorld:
+    """One open target."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.wire: Wire = backend.wire
+        self.fence: Any = OpenFence()
+        self.taken: list[str] = []
+
+    async def look(
+        self,
+        setting_type: str,
+        value: Mapping[str, Any],
+        name: str,
+        *,
+        retiring: bool = False,
+        now: float | None = None,
+    ) -> Plan:
+        """The plan for one declaration. Errors of the object are raised."""
+        kind = KINDS[setting_type]
+        model = kind.value.model_validate({"target": "main", **value})
+        external = ExternalId(setting_type, kind.identify(name, model))
+        desired = None if retiring else kind.desired(name, model)
+        observed = (await self.backend.observe({external: desired})).get(external)
+        if isinstance(observed, Exception):
+            raise observed
+        return kind.plan(external, desired, observed, time.time() if now is None else now)
+
+    async def take(self, plan: Plan) -> list[Outcome]:
+        """Its steps; the first that fails ends it."""
+        outcomes = []
+        for step in plan.steps:
+            self.taken.append(step.name)
+            outcomes += await self.backend.apply([step], self.fence)
+            if outcomes[-1].result is not Result.SUCCEEDED:
+                break
+        return outcomes
+
+    async def converge(self, setting_type: str, value: Mapping[str, Any], name: str, *, until: str = "") -> Plan:
+        """Look and act until nothing is left to do, or it is blocked, or the next step is the one named."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                plan = await self.look(setting_type, value, name)
+                if until and any(step.name == until for step in plan.steps):
+                    return plan
+                if not plan.steps and plan.wait_reason is None:
+                    return plan
+                for outcome in await self.take(plan):
+                    if outcome.error is not None and outcome.error.reason not in ("ListingLost", "TooBusy"):
+                        raise outcome.error
+                if not plan.steps:
+                    await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def search_world(url: str, *, secrets: DictSecrets | None = None, **target: Any) -> AsyncIterator[SearchWorld]:
+    """Open the server at the URL."""
+    value = Target.model_validate({"urls": [url], **target})
+    backend = await connect(Connection("default", "main", value, secrets or DictSecrets()))
+    try:
+        yield SearchWorld(backend)
+    finally:
+        await backend.close()
