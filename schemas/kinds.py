@@ -22,6 +22,11 @@ KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
         "queue.topic": queue.Topic,
         "storage.target": storage.Target,
         "storage.bucket": storage.Bucket,
+        "storage.policy": storage.Policy,
+        "storage.user": storage.User,
+        "storage.group": storage.Group,
+        "storage.access_key": storage.AccessKey,
+        "storage.server_config": storage.ServerConfig,
         "search.target": search.Target,
         "search.index": search.Index,
     }
