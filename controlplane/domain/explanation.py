@@ -69,24 +69,17 @@ def chain(past: Past, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
         return []
     moment = past.moments[index]
     before = past.moments[index - 1].entry if index else None
-    record, body = moment.record, moment.entry.body if moment.entry is not None else None
-    at, actor = record["at"], record["actor"]
-    request = {
-        "stage": "request",
-        "at": at,
-        "id": record["request_id"],
-        "actor": actor,
-        "reason": record.get("reason", ""),
-    }
+    asked, body = moment.request, moment.entry.body if moment.entry is not None else None
+    request = {"stage": "request", "at": asked.at, "id": asked.request_id, "actor": asked.actor, "reason": asked.reason}
     change = {
         "stage": "change",
-        "at": at,
+        "at": asked.at,
         "revision": revision,
         "generation": moment.entry.generation if moment.entry is not None else None,
         "op": moment.op,
         "changed": changed_paths(None if before is None else before.body, body),
     }
-    return [request, change, *stages(past.events, record["request_id"])]
+    return [request, change, *stages(past.events, asked.request_id)]
 
 
 def stages(events: Iterable[Mapping[str, Any]], correlation_id: str) -> Iterator[dict[str, Any]]:
@@ -148,14 +141,14 @@ def _set_by(path: str, moments: Sequence[Moment]) -> dict[str, Any]:
         now = None if moment.entry is None else at(moment.entry.body["value"], path)
         if moment.entry is None or not identical(now, held):
             setter, held = moment, now if moment.entry is not None else object()
-    record = setter.record
+    request = setter.request
     return {
         "revision": setter.offset + 1,
         "generation": None if setter.entry is None else setter.entry.generation,
-        "at": record["at"],
-        "actor": record["actor"],
-        "reason": record.get("reason", ""),
-        "request_id": record["request_id"],
+        "at": request.at,
+        "actor": request.actor,
+        "reason": request.reason,
+        "request_id": request.request_id,
     }
 
 

@@ -17,9 +17,10 @@ import asyncio
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from controlplane.domain.fold import Entry, applied
+from controlplane.domain.requests import ChangeRequest
 from controlplane.runtime.replica import Replica, uncollected
 from schemas.names import parse_timestamp
 
@@ -82,8 +83,8 @@ class Past:
 
     async def _written(self, offset: int) -> float:
         """When the record at the offset was written, or the first after it."""
-        record = await self._replica.first_from(offset)
-        return parse_timestamp(record["at"]) if record is not None else float("inf")
+        request = await self._replica.first_from(offset)
+        return parse_timestamp(request.at) if request is not None else float("inf")
 
     async def _replayed(self, revision: int) -> dict[str, Entry]:
         spacing = self.spacing
@@ -94,8 +95,8 @@ class Past:
         with uncollected():
             while begin < revision:
                 end = min(revision, begin + BATCH, (begin // spacing + 1) * spacing)
-                for offset, record in await self._replica.records(begin, end):
-                    self._take(entries, offset, record)
+                for offset, request in await self._replica.change_requests(begin, end):
+                    self._take(entries, offset, request)
                 self.offsets_replayed += end - begin
                 begin = end
                 if begin % spacing == 0 and begin not in self._checkpoints:
@@ -103,16 +104,16 @@ class Past:
                 await asyncio.sleep(0)
         return entries
 
-    def _take(self, entries: dict[str, Entry], offset: int, record: Mapping[str, Any]) -> None:
-        """The changes of a record that were accepted and changed something. All are made of what was before it."""
+    def _take(self, entries: dict[str, Entry], offset: int, request: ChangeRequest) -> None:
+        """The changes of a request that were accepted and changed something."""
         history, revision = self._replica.state.history, offset + 1
-        for change in record["changes"]:
-            key = change["key"]
+        for change in request.changes:
+            key = change.key
             revisions = history.get(key, ())
             index = bisect_left(revisions, revision)
             if index == len(revisions) or revisions[index] != revision:
                 continue
-            entry = applied(entries.get(key), change, offset, record)
+            entry = applied(entries.get(key), change, offset, request)
             if entry is None:
                 entries.pop(key, None)
             else:
