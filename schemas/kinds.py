@@ -25,6 +25,11 @@ KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
         "queue.quota": queue.Quota,
         "storage.target": storage.Target,
         "storage.bucket": storage.Bucket,
+        "storage.policy": storage.Policy,
+        "storage.user": storage.User,
+        "storage.group": storage.Group,
+        "storage.access_key": storage.AccessKey,
+        "storage.server_config": storage.ServerConfig,
         "search.target": search.Target,
         "search.index": search.Index,
     }
