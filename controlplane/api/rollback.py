@@ -15,13 +15,8 @@ from controlplane.domain import answers, rollback, writes
 from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.domain.fold import ChangeOutcome, Verdict
 from controlplane.domain.history import Records
-<<<<<<< HEAD
 from controlplane.domain.rollback import Place, Request, Restored, Seen
-from schemas.names import timestamp
-=======
-from controlplane.domain.rollback import Request, Restored, Seen
 from schemas.names import ACCESS, parse_key, timestamp
->>>>>>> main
 
 _MANY: Final = 500
 """So many settings are compared beside the loop, which has leases to keep."""
@@ -32,13 +27,9 @@ async def roll_back(call: Call[parameters.Rollback]) -> web.Response:
     replica, now = call.parts.replica, call.parts.clock.now()
     body = await bodies.json_map(call.request, call.most_bytes)
     asked = rollback.request_of(body, call.tenant, position=replica.state.position, now=now)
-<<<<<<< HEAD
     if asked.to.revision is None:
         asked = replace(asked, to=Place(await call.parts.past.revision(asked.to.instant)))
-    first = replica.state.verdicts.get(call.request_id)
-=======
     first = admission.remembered(call)
->>>>>>> main
     found = [] if first is not None else await _restored(call, asked)
     changes = [one.change for one in found if one.change is not None]
     admission.admit(call, changes)
