@@ -41,6 +41,7 @@ from controlplane.runtime.directory import Directory
 from controlplane.runtime.importing import Importing
 from controlplane.runtime.operations import Operations
 from controlplane.runtime.ownership import Ownership, always
+from controlplane.runtime.past import Past
 from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets, fingerprint_key
@@ -161,6 +162,7 @@ class Daemon:
             services=SERVICES,
             metrics=self.metrics,
             clock=self.clock,
+            past=Past(self.replica),
             preview=preview,
             directory=self.directory,
             importing=Importing(

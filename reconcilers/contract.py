@@ -97,6 +97,10 @@ class Step:
         """`CreateTopic`."""
         return type(self).__name__
 
+    def paths(self) -> Sequence[str]:
+        """Owned paths (JSON pointers into the value) that it changes; none: the object as a whole."""
+        return ()
+
     def summary(self) -> str:
         """One line for people: what will happen to what."""
         return f"{self.name} {self.external.name}"

@@ -65,6 +65,64 @@ class RollbackBody(_Strict):
     reason: str = ""
 
 
+class ComparedSetting(BaseModel):
+    """One setting that isn't the same at both places."""
+
+    setting: str
+    outcome: Literal["created", "updated", "retired", "gone"]
+    changed: list[str]
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class Compared(BaseModel):
+    """`from` and `to` are revisions of the log."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    from_: int = Field(alias="from")
+    to: int
+    items: list[ComparedSetting]
+
+
+class SetBy(BaseModel):
+    """The revision that gave a path its value, and the request that made it."""
+
+    revision: int
+    generation: int | None
+    at: str
+    actor: str
+    reason: str
+    request_id: str
+
+
+class ExplainedPath(BaseModel):
+    """One owned path. `known`: whether `observed` was looked at now."""
+
+    path: str
+    desired: Any
+    observed: Any
+    known: bool
+    set_by: SetBy
+    last_action: dict[str, Any] | None
+    drift: list[dict[str, Any]]
+    muted: dict[str, Any] | None
+
+
+class Explanation(BaseModel):
+    """`chain`: request, change, intent, effect, observation, of what set the newest of the paths; `drift`: the newest episode."""
+
+    setting: str
+    revision: int
+    generation: int
+    phase: str
+    observed_generation: int
+    unknown: dict[str, str] | None
+    paths: list[ExplainedPath]
+    chain: list[dict[str, Any]]
+    drift: dict[str, Any] | None
+
+
 class ImportBody(_Strict):
     """What import takes: `type`, `target` and `match` of what exists in a backend, or `text`, `target` and `format` of a file."""
 
@@ -217,6 +275,8 @@ _MODELS: Final[Sequence[type[BaseModel]]] = (
     PutBody,
     ApplyBody,
     RollbackBody,
+    Compared,
+    Explanation,
     ImportBody,
     Imported,
     Applied,

@@ -18,6 +18,7 @@ from controlplane.runtime.directory import Directory
 from controlplane.runtime.foreseen import Previewed
 from controlplane.runtime.imported import Imported
 from controlplane.runtime.importing import Text, Wish
+from controlplane.runtime.past import Past
 from controlplane.runtime.preview import Proposal
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.statuses import StatusView
@@ -85,6 +86,7 @@ class Parts:
     services: Mapping[str, Service]
     metrics: Metrics
     clock: Clock
+    past: Past
     preview: Foresight
     directory: Directory
     """Tokens, tenants and shares."""

@@ -32,6 +32,7 @@ from controlplane.runtime.catalogue import Catalogue, TargetId
 from controlplane.runtime.clock import SystemClock
 from controlplane.runtime.directory import Directory
 from controlplane.runtime.importing import Importing
+from controlplane.runtime.past import Past
 from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets
@@ -183,6 +184,7 @@ async def daemon(
         services=services or {},
         metrics=metrics,
         clock=clock,
+        past=Past(replica),
         preview=foresight,
         importing=importing,
         directory=directory_of_access,
