@@ -98,6 +98,10 @@ class Step:
         """`CreateTopic`."""
         return type(self).__name__
 
+    def paths(self) -> Sequence[str]:
+        """Owned paths (JSON pointers into the value) that it changes; none: the object as a whole."""
+        return ()
+
     def summary(self) -> str:
         """One line for people: what will happen to what."""
         return f"{self.name} {self.external.name}"
@@ -436,8 +440,8 @@ class Service:
 
     name: str
     kinds: tuple[Kind[Any, Any, Any], ...]
-    target: type[BaseModel]
-    """Value model of `{name}.target`."""
+    target: type[BaseModel] | None
+    """Value model of `{name}.target`. None: the daemon itself is where its settings are carried out, always there."""
     connect: Callable[[Connection], Awaitable[Backend]]
     """Open a backend; raises `Unreachable`, `TerminalError` (wrong credentials), `SecretNotFound`."""
     operations: tuple[Operation, ...] = ()

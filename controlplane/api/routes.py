@@ -9,9 +9,11 @@ from aiohttp import web
 from controlplane.api import (
     application,
     apply,
+    audit,
     bodies,
     declarations,
     events,
+    explain,
     importing,
     meta,
     objects,
@@ -22,10 +24,10 @@ from controlplane.api import (
     settings,
     stream,
 )
-from controlplane.api.auth import Role
 from controlplane.api.parts import Parts
 from controlplane.api.stream import Streams
 from controlplane.api.table import SETTING, TENANT, Answer, Body, Route
+from controlplane.domain.access import Role
 
 _WRITES: Final = ("If-Match", "If-None-Match", "Idempotency-Key")
 
@@ -95,6 +97,15 @@ SETTINGS: Final = (
         query=parameters.History,
     ),
     Route(
+        "GET",
+        f"{SETTING}/explain",
+        explain.explain,
+        "Why it is as it is: who set each path, what was done, what is there now",
+        Role.VIEWER,
+        {200: Answer("Explanation")},
+        query=parameters.Explain,
+    ),
+    Route(
         "POST",
         f"{SETTING}/reconcile",
         settings.reconcile,
@@ -145,6 +156,15 @@ SETTINGS: Final = (
     ),
     Route(
         "GET",
+        f"{TENANT}/diff",
+        settings.diff,
+        "What was declared otherwise at one place of the log than at another",
+        Role.VIEWER,
+        {200: Answer("Compared")},
+        query=parameters.Diff,
+    ),
+    Route(
+        "GET",
         f"{TENANT}/export",
         settings.export,
         "Declarations that apply takes back, as JSON or YAML",
@@ -163,6 +183,15 @@ EVENTS: Final = (
         Role.VIEWER,
         {200: Answer("Events")},
         query=parameters.EventQuery,
+    ),
+    Route(
+        "GET",
+        f"{TENANT}/audit",
+        audit.audited,
+        "Who did what when, newest first; and how often somebody was refused, since this replica started",
+        Role.ADMIN,
+        {200: Answer("Audit")},
+        query=parameters.Audit,
     ),
     Route(
         "GET",

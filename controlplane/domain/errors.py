@@ -26,6 +26,7 @@ class Reason(StrEnum):
     RANGE_NOT_SATISFIABLE = "RangeNotSatisfiable"
     UNSUPPORTED_MEDIA_TYPE = "UnsupportedMediaType"
     TOO_MANY_REQUESTS = "TooManyRequests"
+    QUOTA_EXCEEDED = "QuotaExceeded"
     LOG_UNAVAILABLE = "LogUnavailable"
     PROJECTION_UNAVAILABLE = "ProjectionUnavailable"
     OUTCOME_UNKNOWN = "OutcomeUnknown"

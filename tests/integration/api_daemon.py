@@ -27,9 +27,12 @@ from controlplane.log.memory import MemoryLog
 from controlplane.log.ports import Commit, Outgoing
 from controlplane.projection.projector import Projector
 from controlplane.projection.sqlite import SqliteStore
+from controlplane.runtime.administration import OWN
 from controlplane.runtime.catalogue import Catalogue, TargetId
 from controlplane.runtime.clock import SystemClock
+from controlplane.runtime.directory import Directory
 from controlplane.runtime.importing import Importing
+from controlplane.runtime.past import Past
 from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets
@@ -39,6 +42,7 @@ from controlplane.runtime.supervisor import Supervisor
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.contract import Service
 from reconcilers.registry import SERVICES
+from schemas.access import ACCESS_KINDS
 from schemas.event import EventType
 from schemas.kinds import KINDS
 from schemas.names import event_id
@@ -162,9 +166,13 @@ async def daemon(
     looked = Looked()
     secrets = EnvironmentSecrets(Path(directory.name), b"key")
     foresight = Preview(
-        replica.state, Catalogue(SERVICES), statuses, looked, secrets=secrets, clock=clock, metrics=metrics
+        replica.state, Catalogue({**SERVICES, **OWN}), statuses, looked, secrets=secrets, clock=clock, metrics=metrics
     )
-    importing = Importing(replica.state, Catalogue(SERVICES), looked, foresight, clock=clock, metrics=metrics)
+    directory_of_access = Directory(replica.state, config.tenants)
+    replica.listen(directory_of_access.follow)
+    importing = Importing(
+        replica.state, Catalogue({**SERVICES, **OWN}), looked, foresight, clock=clock, metrics=metrics
+    )
     parts = Parts(
         config=config,
         replica=replica,
@@ -174,12 +182,14 @@ async def daemon(
         control=looked,
         operations=Ran(),
         streams=ObjectStreams({}, looked),  # type: ignore[arg-type]  # nothing streams here
-        kinds=KINDS,
+        kinds={**KINDS, **ACCESS_KINDS},
         services=services or {},
         metrics=metrics,
         clock=clock,
+        past=Past(replica),
         preview=foresight,
         importing=importing,
+        directory=directory_of_access,
     )
     parts = replace(parts, **other)
     supervisor = Supervisor(metrics)
