@@ -11,6 +11,7 @@ from controlplane.api import (
     apply,
     bodies,
     declarations,
+    drift,
     events,
     explain,
     importing,
@@ -173,6 +174,15 @@ SETTINGS: Final = (
 )
 
 EVENTS: Final = (
+    Route(
+        "GET",
+        f"{TENANT}/drift",
+        drift.many,
+        "What differs now, or did: open, muted, recurring, resolved",
+        Role.VIEWER,
+        {200: Answer("Drifts")},
+        query=parameters.Drift,
+    ),
     Route(
         "GET",
         f"{TENANT}/events",
