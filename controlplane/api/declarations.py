@@ -18,6 +18,9 @@ from schemas.names import Key, timestamp
 
 BODY_FIELDS = ("value", "labels", "depends_on", "policy", "reason")
 
+_OF_THE_STATE = (Reason.NOT_FOUND, Reason.PRECONDITION_FAILED)
+"""Reasons that another state may not have."""
+
 _MOST_TRIES = 5
 """A patch is computed again when its setting moved meanwhile; after this many times the writer hears of it."""
 
@@ -111,18 +114,33 @@ async def _attempt(
     call: Call[Any], key: Key, change: _Changer, *, condition: preconditions.Precondition, request_id: str, reason: str
 ) -> Verdict:
     replica = call.parts.replica
-    first = replica.state.verdicts.get(request_id)
-    if first is not None:
-        return first  # before the precondition: a repeated request meets the state that it made itself
-    entry = replica.state.entries.get(str(key))
-    expected = preconditions.expected(condition, entry.revision if entry else 0)
+    try:
+        made = _now(replica.state, key, change, condition, request_id)
+    except Refused as exc:
+        if exc.reason not in _OF_THE_STATE:
+            raise
+        await replica.be_newest()  # a replica that is behind must not refuse what the log would accept
+        made = _now(replica.state, key, change, condition, request_id)
+    if isinstance(made, Verdict):
+        return made
     return await replica.submit(
-        [change(entry, expected)],
+        [made],
         actor=call.caller.actor,
         request_id=request_id,
         reason=reason,
         timeout_s=call.write_timeout_s,
     )
+
+
+def _now(
+    state: State, key: Key, change: _Changer, condition: preconditions.Precondition, request_id: str
+) -> writes.Change | Verdict:
+    """The change in the state as it is, or the first verdict: a repeated request meets the state that it made itself."""
+    first = state.verdicts.get(request_id)
+    if first is not None:
+        return first
+    entry = state.entries.get(str(key))
+    return change(entry, preconditions.expected(condition, entry.revision if entry else 0))
 
 
 def _dry_run(call: Call[Any], key: Key, change: _Changer, reason: str) -> web.Response:

@@ -13,6 +13,7 @@ from typing import Any
 
 import redis.asyncio as redis_client
 
+from controlplane.domain.sharding import shard_of
 from tests.e2e.slow_network import SlowNetwork
 from tests.servers import DaemonProcess, SharedServer, frozen
 
@@ -34,6 +35,17 @@ class Cluster:
     rng: random.Random
     told: list[str] = field(default_factory=list)
     """The faults, in words."""
+
+    async def owner(self) -> DaemonProcess:
+        """Whoever drives the target of the first tenant."""
+        shard = shard_of(TENANTS[0], "cache", "main", SHARDS)
+        async with asyncio.timeout(60):
+            while True:
+                for replica in self.replicas:
+                    async with replica.client() as client:
+                        if shard in (await client.status())["shards"]:
+                            return replica
+                await asyncio.sleep(0.1)
 
     async def injure(self, fault: str) -> None:
         """Do it, and wait until it is over."""
@@ -114,9 +126,25 @@ async def broker_froze(world: Cluster, _victim: DaemonProcess) -> None:
         await asyncio.sleep(world.rng.uniform(0.5, 4.0))
 
 
+async def owner_stood_still(world: Cluster, _victim: DaemonProcess) -> None:
+    """The one that drives the Redis everybody writes to."""
+    await stood_still(world, await world.owner())
+
+
 FAULTS: dict[str, Callable[[Cluster, DaemonProcess], Awaitable[None]]] = {
     fault.__name__: fault
-    for fault in (killed, left, stood_still, slow, silent, cut, broker_killed, broker_stopped, broker_froze)
+    for fault in (
+        killed,
+        left,
+        stood_still,
+        slow,
+        silent,
+        cut,
+        broker_killed,
+        broker_stopped,
+        broker_froze,
+        owner_stood_still,
+    )
 }
 
 

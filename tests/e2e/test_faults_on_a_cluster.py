@@ -22,7 +22,7 @@ from tests.servers import SharedServer
 SEEDS = int(os.environ.get("COREPLANE_FAULT_SEEDS", "0"))
 FIRST = int(os.environ.get("COREPLANE_FAULT_SEED", "1"))
 FAULTS_IN_A_LONG_RUN = 8
-SHORT = Plan(FIRST, ("slow", "killed", "stood_still", "broker_froze"))
+SHORT = Plan(FIRST, ("slow", "killed", "owner_stood_still", "broker_froze"))
 LONG = [
     Plan(seed, random.Random(seed).choices(sorted(FAULTS), k=FAULTS_IN_A_LONG_RUN))
     for seed in range(FIRST, FIRST + SEEDS)
@@ -52,7 +52,7 @@ async def test_under_faults_every_law_holds(plan: Plan, tmp_path: Path, kafka_br
 async def test_the_checker_notices_when_the_fence_is_broken(
     tmp_path: Path, kafka_broker: SharedServer, redis_server: Any
 ):
-    plan = Plan(FIRST, ("stood_still", "stood_still"), UNFENCED)
+    plan = Plan(FIRST, ("owner_stood_still", "owner_stood_still"), UNFENCED)
     found = await run(plan, tmp_path, kafka_broker, redis_server.url)
     print(summary(plan, found))
     broken = violations(found)
