@@ -19,6 +19,7 @@ import structlog
 from aiohttp import web
 
 from controlplane.api.auth import check_binding
+from controlplane.api.listener import Certificate
 from controlplane.api.parts import Parts
 from controlplane.api.routes import create_app
 from controlplane.config import Config
@@ -32,16 +33,20 @@ from controlplane.log.sqlite import Loss, accept_loss, open_sqlite
 from controlplane.log.sqlite_guards import FileLock
 from controlplane.projection.projector import Projected, Projector, Retention, rebuild
 from controlplane.projection.sqlite import SqliteStore
+from controlplane.runtime.administration import OWN
 from controlplane.runtime.catalogue import Catalogue
 from controlplane.runtime.clock import SystemClock
 from controlplane.runtime.controller import Controller
+from controlplane.runtime.directory import Directory
 from controlplane.runtime.importing import Importing
 from controlplane.runtime.operations import Operations
 from controlplane.runtime.ownership import Ownership, always
+from controlplane.runtime.past import Past
 from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets, fingerprint_key
 from controlplane.runtime.statuses import StatusView
+from controlplane.runtime.streams import Streams
 from controlplane.runtime.supervisor import Supervisor
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.registry import SERVICES
@@ -90,6 +95,9 @@ class Daemon:
         self._stack.push_async_callback(log.close)
         self.replica = Replica(log.settings, self.clock, self.metrics)
         await self.replica.catch_up()
+        self.directory = Directory(self.replica.state, config.tenants)
+        self.directory.load()
+        self.replica.listen(self.directory.follow)
         self.statuses = StatusView(log.journal)
         store = SqliteStore(projection_path(config))
         self._stack.push_async_callback(store.close)
@@ -111,7 +119,7 @@ class Daemon:
 
     async def _drive(self, log: Log) -> Controller:
         secrets = self.secrets = EnvironmentSecrets(self.config.data_dir, fingerprint_key(self.config.data_dir))
-        self.catalogue = Catalogue(SERVICES)
+        self.catalogue = Catalogue({**SERVICES, **OWN})
         controller = Controller(
             self.replica,
             log.journal,
@@ -151,23 +159,41 @@ class Daemon:
             queries=store,
             control=controller,
             operations=operations,
+            streams=Streams(self.catalogue.services, controller),
             kinds=self.catalogue.value_models(),
             services=SERVICES,
             metrics=self.metrics,
             clock=self.clock,
+            past=Past(self.replica),
             preview=preview,
+            directory=self.directory,
             importing=Importing(
                 self.replica.state, self.catalogue, controller, preview, clock=self.clock, metrics=self.metrics
             ),
             troubles=self._troubles,
         )
-        runner = web.AppRunner(create_app(parts), access_log=None, shutdown_timeout=SHUTDOWN_S)
+        http = self.config.http
+        runner = web.AppRunner(
+            create_app(parts),
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_S,
+            keepalive_timeout=http.idle_timeout_s,
+            max_line_size=http.max_header_bytes,
+            max_field_size=http.max_header_bytes,
+            max_headers=http.max_headers,
+        )
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, self.config.http.host, self.config.http.port)
+        certificate = None if http.tls is None else Certificate(http.tls)
+        if certificate is not None:
+            self._supervisor.start("certificate", certificate.follow)
+        site = web.TCPSite(
+            runner, http.host, http.port, ssl_context=None if certificate is None else certificate.context
+        )
         await site.start()
         host, port, *_ = runner.addresses[0]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "http" if certificate is None else "https"
+        self.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         _log.info("ready", url=self.url)
 
     def _troubles(self) -> Sequence[Mapping[str, str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from controlplane.api import bodies, parameters
+from controlplane.api import admission, bodies, parameters
 from controlplane.api.call import CORRELATION, Call, answer
 from controlplane.api.settings import not_found, records
 from controlplane.domain import answers, history, patch, preconditions, writes
@@ -113,33 +113,26 @@ async def _submit(call: Call[Any], key: Key, change: _Changer, reason: str) -> V
 async def _attempt(
     call: Call[Any], key: Key, change: _Changer, *, condition: preconditions.Precondition, request_id: str, reason: str
 ) -> Verdict:
-    replica = call.parts.replica
     try:
-        made = _now(replica.state, key, change, condition, request_id)
+        made = _now(call, key, change, condition, request_id)
     except Refused as exc:
         if exc.reason not in _OF_THE_STATE:
             raise
-        await replica.be_newest()  # a replica that is behind must not refuse what the log would accept
-        made = _now(replica.state, key, change, condition, request_id)
+        await call.parts.replica.be_newest()  # a replica that is behind must not refuse what the log would accept
+        made = _now(call, key, change, condition, request_id)
     if isinstance(made, Verdict):
         return made
-    return await replica.submit(
-        [made],
-        actor=call.caller.actor,
-        request_id=request_id,
-        reason=reason,
-        timeout_s=call.write_timeout_s,
-    )
+    return await admission.submit(call, [made], reason=reason, request_id=request_id)
 
 
 def _now(
-    state: State, key: Key, change: _Changer, condition: preconditions.Precondition, request_id: str
+    call: Call[Any], key: Key, change: _Changer, condition: preconditions.Precondition, request_id: str
 ) -> writes.Change | Verdict:
     """The change in the state as it is, or the first verdict: a repeated request meets the state that it made itself."""
-    first = state.verdicts.get(request_id)
+    first = admission.remembered(call, request_id)
     if first is not None:
         return first
-    entry = state.entries.get(str(key))
+    entry = call.parts.replica.state.entries.get(str(key))
     return change(entry, preconditions.expected(condition, entry.revision if entry else 0))
 
 
@@ -148,6 +141,7 @@ def _dry_run(call: Call[Any], key: Key, change: _Changer, reason: str) -> web.Re
     state = call.parts.replica.state
     entry = state.entries.get(str(key))
     made = change(entry, preconditions.expected(call.precondition(), entry.revision if entry else 0))
+    admission.admit(call, [made])
     at = timestamp(call.parts.clock.now())
     record = {"at": at, "actor": call.caller.actor, "reason": reason, "request_id": call.request_id}
     after = writes.trial(state, made, record)

@@ -54,6 +54,12 @@ class Resolved:
     """`type/name` of the settings it stands on: explicit, implied, and its target."""
 
 
+class Declared(NamedTuple):
+    """Where a backend is, as declared."""
+
+    value: Any
+
+
 @dataclass(frozen=True, slots=True)
 class Unresolved:
     """An entry this daemon can't act on, and why. It has a target all the same, so that its status has an owner."""
@@ -76,7 +82,13 @@ class Catalogue:
     def value_models(self) -> dict[str, type[BaseModel]]:
         """Setting type → value model, targets included."""
         models: dict[str, type[BaseModel]] = {name: kind.value for name, kind in self._kinds.items()}
-        return models | {service.target_type: service.target for service in self.services.values()}
+        targets = {one.target_type: one.target for one in self.services.values() if one.target is not None}
+        return models | targets
+
+    def is_own(self, service: str) -> bool:
+        """True when the daemon itself carries the service's settings out: there is no target to be declared."""
+        known = self.services.get(service)
+        return known is not None and known.target is None
 
     def target_of(self, key: Key, body: Mapping[str, Any]) -> TargetId:
         """Where a declaration is carried out, also when its value makes no sense. See `domain.placing`."""
@@ -140,7 +152,8 @@ class Catalogue:
         if kind is None:
             external = ExternalId(key.setting_type, key.name)
             return Resolved(entry, key, target, None, value, external, None, tuple(explicit))
-        implied = (f"{key.service}.target/{target.target}", *kind.requires(value))
+        place = () if self.is_own(key.service) else (f"{key.service}.target/{target.target}",)
+        implied = (*place, *kind.requires(value))
         requires = dict.fromkeys((*explicit, *implied))
         external = ExternalId(key.setting_type, kind.identify(key.name, value))
         return Resolved(entry, key, target, kind, value, external, kind.desired(key.name, value), tuple(requires))

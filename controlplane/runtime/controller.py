@@ -149,7 +149,9 @@ class Controller:
         """For `/v1/status`."""
         return {
             "shards": sorted(self._shards),
-            "targets": [loop.report() for _, loop in sorted(self._loops.items())],
+            "targets": [
+                loop.report() for id_, loop in sorted(self._loops.items()) if not self._catalogue.is_own(id_.service)
+            ],
         }
 
     # --- shards --------------------------------------------------------------------------------------------------------
