@@ -25,6 +25,8 @@ _HEADERS: Final = {
     "If-Match": 'Quoted revisions, or *: 412 when the setting is at another, for example "42".',
     "If-None-Match": "* : 412 when the setting exists.",
     "Idempotency-Key": "Repeating a request with its key gives the first result again.",
+    "Range": "Which bytes, for example bytes=0-99.",
+    "Content-MD5": "Base64 of the body's MD5: what arrives otherwise isn't stored.",
     "Last-Event-ID": "Cursor to go on from; outranks `from`.",
 }
 
@@ -232,6 +234,14 @@ class Metrics(BaseModel):
     next_cursor: str | None = None
 
 
+class Audit(BaseModel):
+    """A page of what was done: changes and operations. `refused`: attempts that weren't let in, counted."""
+
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+    refused: list[dict[str, Any]]
+
+
 class Result(BaseModel):
     """What became of one declaration."""
 
@@ -300,6 +310,7 @@ _MODELS: Final[Sequence[type[BaseModel]]] = (
     ImportBody,
     Imported,
     Applied,
+    Audit,
     Planned,
     Settings,
     Events,

@@ -29,6 +29,12 @@ Cursor = Annotated[str, Field(max_length=2000, description="`next_cursor` of the
 Time = Annotated[str, Field(description="RFC 3339 time.")]
 
 
+class Object(Parameters):
+    """Of what is streamed."""
+
+    version: Annotated[str | None, Field(max_length=1024, description="This version, not the newest.")] = None
+
+
 class Write(Parameters):
     """Of PUT and PATCH."""
 
@@ -148,6 +154,17 @@ class EventQuery(Parameters):
     since: Time | None = None
     until: Time | None = None
     text: str | None = None
+    limit: Limit = 100
+    cursor: Cursor | None = None
+
+
+class Audit(Parameters):
+    """Of GET audit."""
+
+    actor: Annotated[str | None, Field(description="Who did it, as it stands in the log.")] = None
+    setting: Annotated[str | None, Field(description="A key, or type/name of this tenant.")] = None
+    since: Time | None = None
+    until: Time | None = None
     limit: Limit = 100
     cursor: Cursor | None = None
 

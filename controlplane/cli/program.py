@@ -18,6 +18,7 @@ from rich.text import Text
 from controlplane.cli import (
     applying,
     arguments,
+    auditing,
     daemon_status,
     doctor,
     down,
@@ -68,6 +69,7 @@ VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (WATCHING, "events", events.events),
     (WATCHING, "drift", drifting.drift),
     (WATCHING, "op", operating.op),
+    (ACCESS, "audit", auditing.audit),
 )
 
 

@@ -273,6 +273,10 @@ class CoreplaneClient:
         """A page `{items, next_cursor}`. Filters: service_name, event_type, status, setting, since, until, text."""
         return await self._read(f"{self._root}/events", {**filters, "limit": limit, "cursor": cursor})
 
+    async def audit(self, *, limit: int | None = None, cursor: str | None = None, **filters: str | None) -> Json:
+        """A page `{items, next_cursor, refused}`: who did what when. Filters: actor, setting, since, until."""
+        return await self._read(f"{self._root}/audit", {**filters, "limit": limit, "cursor": cursor})
+
     async def metrics(
         self,
         *,
