@@ -188,6 +188,7 @@ async def daemon(
         preview=foresight,
         importing=importing,
         directory=directory_of_access,
+        trespasses=Catalogue({**SERVICES, **OWN}, directory_of_access).foreseen_trespasses,
     )
     parts = replace(parts, **other)
     supervisor = Supervisor(metrics)
