@@ -46,6 +46,7 @@ from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets, fingerprint_key
 from controlplane.runtime.statuses import StatusView
+from controlplane.runtime.streams import Streams
 from controlplane.runtime.supervisor import Supervisor
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.registry import SERVICES
@@ -118,7 +119,7 @@ class Daemon:
 
     async def _drive(self, log: Log) -> Controller:
         secrets = self.secrets = EnvironmentSecrets(self.config.data_dir, fingerprint_key(self.config.data_dir))
-        self.catalogue = Catalogue({**SERVICES, **OWN}, self.directory)
+        self.catalogue = Catalogue({**SERVICES, **OWN}, self.clock, self.directory)
         controller = Controller(
             self.replica,
             log.journal,
@@ -158,6 +159,7 @@ class Daemon:
             queries=store,
             control=controller,
             operations=operations,
+            streams=Streams(self.catalogue.services, controller),
             kinds=self.catalogue.value_models(),
             services=SERVICES,
             metrics=self.metrics,

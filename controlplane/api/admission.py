@@ -41,6 +41,12 @@ async def submit(
     )
 
 
+def count_operation(call: Call[Any]) -> None:
+    """Count what acts on a backend at once. Raises `Refused` (TooManyRequests) over the tenant's quota."""
+    parts, per_s = call.parts, call.parts.directory.quotas(call.tenant).operations_per_s
+    parts.limits.take("operations", f"tenant {call.tenant}", per_s, parts.clock.monotonic())
+
+
 def remembered(call: Call[Any], request_id: str | None = None) -> Verdict | None:
     """The verdict on an earlier request with this id, for those who could have made it. Raises `Refused`."""
     first = call.parts.replica.state.verdicts.get(request_id or call.request_id)

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from controlplane.api import parameters, problems
 from controlplane.api.table import Body, Route
 from controlplane.domain.access import Role
+from controlplane.domain.drifting import DriftState
 from schemas.event import InfrastructureEvent
 from schemas.metric import InfrastructureMetric
 from schemas.names import NAME_PATTERN, SERVICES, Reference
@@ -24,6 +25,8 @@ _HEADERS: Final = {
     "If-Match": 'Quoted revisions, or *: 412 when the setting is at another, for example "42".',
     "If-None-Match": "* : 412 when the setting exists.",
     "Idempotency-Key": "Repeating a request with its key gives the first result again.",
+    "Range": "Which bytes, for example bytes=0-99.",
+    "Content-MD5": "Base64 of the body's MD5: what arrives otherwise isn't stored.",
     "Last-Event-ID": "Cursor to go on from; outranks `from`.",
 }
 
@@ -83,6 +86,32 @@ class Compared(BaseModel):
     from_: int = Field(alias="from")
     to: int
     items: list[ComparedSetting]
+
+
+class DriftedPath(BaseModel):
+    """One path of one setting. `episodes`: how often it was detected in the time asked about."""
+
+    setting: str
+    path: str
+    state: DriftState
+    desired: Any
+    observed: Any
+    since: str | None
+    until: str | None
+    first_at: str | None
+    episodes: int
+    correlation_id: str | None
+    policy: Literal["enforce", "report"]
+    muted: dict[str, str | None] | None
+
+
+class Drifts(BaseModel):
+    """A page. `complete`: false when there were more events than are looked at."""
+
+    items: list[DriftedPath]
+    next_cursor: str | None
+    counts: dict[DriftState, int]
+    complete: bool
 
 
 class SetBy(BaseModel):
@@ -276,6 +305,7 @@ _MODELS: Final[Sequence[type[BaseModel]]] = (
     ApplyBody,
     RollbackBody,
     Compared,
+    Drifts,
     Explanation,
     ImportBody,
     Imported,

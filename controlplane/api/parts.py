@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from controlplane.runtime.preview import Proposal
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.statuses import StatusView
 from controlplane.telemetry.metrics import Metrics
-from reconcilers.contract import Service, Trespass
+from reconcilers.contract import Service, StreamAnswer, StreamRequest, Trespass
 from schemas.names import Key
 
 
@@ -47,6 +48,15 @@ class Runner(Protocol):
         self, tenant: str, name: str, body: Mapping[str, Any], *, actor: str, request_id: str
     ) -> dict[str, Any]:
         """`{operation_id, result}`; raises `Refused`."""
+
+
+class Contents(Protocol):
+    """What can be streamed from and to targets."""
+
+    def open(
+        self, tenant: str, what: str, target: str, request: StreamRequest
+    ) -> AbstractAsyncContextManager[StreamAnswer]:
+        """The answer to one request. Raises `Refused`."""
 
 
 class Foresight(Protocol):
@@ -85,6 +95,7 @@ class Parts:
     queries: Queries
     control: Control
     operations: Runner
+    streams: Contents
     kinds: Mapping[str, type[BaseModel]]
     """Setting type → value model: everything that can be declared here."""
     services: Mapping[str, Service]

@@ -12,10 +12,12 @@ from controlplane.api import (
     audit,
     bodies,
     declarations,
+    drift,
     events,
     explain,
     importing,
     meta,
+    objects,
     operations,
     parameters,
     plan,
@@ -176,6 +178,15 @@ SETTINGS: Final = (
 EVENTS: Final = (
     Route(
         "GET",
+        f"{TENANT}/drift",
+        drift.many,
+        "What differs now, or did: open, muted, recurring, resolved",
+        Role.VIEWER,
+        {200: Answer("Drifts")},
+        query=parameters.Drift,
+    ),
+    Route(
+        "GET",
         f"{TENANT}/events",
         events.events,
         "Events, newest first",
@@ -245,6 +256,44 @@ OPERATIONS: Final = (
     ),
 )
 
+_OBJECT: Final = f"{TENANT}/objects/{{target}}/{{path}}"
+
+OBJECTS: Final = (
+    Route(
+        "GET",
+        _OBJECT,
+        objects.read,
+        "An object of a storage.target, streamed: the path is BUCKET/KEY",
+        Role.EDITOR,
+        {200: Answer("Text", "What was stored.", "*/*"), 206: Answer("Text", "The range that was asked for.", "*/*")},
+        query=parameters.Object,
+        service="storage",
+        headers=("Range", "If-Match", "If-None-Match"),
+    ),
+    Route(
+        "PUT",
+        _OBJECT,
+        objects.write,
+        "Store an object, streamed, of any size",
+        Role.EDITOR,
+        {200: Answer(None, "Stored; `ETag` and `x-amz-version-id` say as what.")},
+        query=parameters.Object,
+        service="storage",
+        body=Body("Text", ("application/octet-stream",)),
+        headers=("Content-MD5", "If-Match", "If-None-Match"),
+    ),
+    Route(
+        "DELETE",
+        _OBJECT,
+        objects.remove,
+        "Remove an object, or one version of it",
+        Role.EDITOR,
+        {204: Answer(None, "Removed, or never there.")},
+        query=parameters.Object,
+        service="storage",
+    ),
+)
+
 META: Final = (
     Route("GET", "/v1/status", meta.status, "This replica, its shards and targets", Role.VIEWER, {200: _MAP}),
     Route("GET", "/v1/schemas", meta.schemas, "Every schema there is", Role.PUBLIC, {200: _MAP}),
@@ -268,7 +317,7 @@ META: Final = (
     ),
 )
 
-ROUTES: Final = SETTINGS + EVENTS + OPERATIONS + META
+ROUTES: Final = SETTINGS + EVENTS + OPERATIONS + OBJECTS + META
 
 
 def create_app(parts: Parts, streams: Streams | None = None) -> web.Application:

@@ -37,6 +37,7 @@ from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets
 from controlplane.runtime.statuses import StatusView
+from controlplane.runtime.streams import Streams as ObjectStreams
 from controlplane.runtime.supervisor import Supervisor
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.contract import Service
@@ -180,6 +181,7 @@ async def daemon(
         queries=store,
         control=looked,
         operations=Ran(),
+        streams=ObjectStreams({}, looked),  # type: ignore[arg-type]  # nothing streams here
         kinds={**KINDS, **ACCESS_KINDS},
         services=services or {},
         metrics=metrics,
@@ -188,7 +190,7 @@ async def daemon(
         preview=foresight,
         importing=importing,
         directory=directory_of_access,
-        trespasses=Catalogue({**SERVICES, **OWN}, directory_of_access).foreseen_trespasses,
+        trespasses=Catalogue({**SERVICES, **OWN}, shares=directory_of_access).foreseen_trespasses,
     )
     parts = replace(parts, **other)
     supervisor = Supervisor(metrics)
