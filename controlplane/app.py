@@ -41,10 +41,12 @@ from controlplane.runtime.directory import Directory
 from controlplane.runtime.importing import Importing
 from controlplane.runtime.operations import Operations
 from controlplane.runtime.ownership import Ownership, always
+from controlplane.runtime.past import Past
 from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets, fingerprint_key
 from controlplane.runtime.statuses import StatusView
+from controlplane.runtime.streams import Streams
 from controlplane.runtime.supervisor import Supervisor
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.registry import SERVICES
@@ -117,7 +119,7 @@ class Daemon:
 
     async def _drive(self, log: Log) -> Controller:
         secrets = self.secrets = EnvironmentSecrets(self.config.data_dir, fingerprint_key(self.config.data_dir))
-        self.catalogue = Catalogue({**SERVICES, **OWN})
+        self.catalogue = Catalogue({**SERVICES, **OWN}, self.clock)
         controller = Controller(
             self.replica,
             log.journal,
@@ -157,10 +159,12 @@ class Daemon:
             queries=store,
             control=controller,
             operations=operations,
+            streams=Streams(self.catalogue.services, controller),
             kinds=self.catalogue.value_models(),
             services=SERVICES,
             metrics=self.metrics,
             clock=self.clock,
+            past=Past(self.replica),
             preview=preview,
             directory=self.directory,
             importing=Importing(

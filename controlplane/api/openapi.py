@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from controlplane.api import parameters, problems
 from controlplane.api.table import Body, Route
 from controlplane.domain.access import Role
+from controlplane.domain.drifting import DriftState
 from schemas.event import InfrastructureEvent
 from schemas.metric import InfrastructureMetric
 from schemas.names import NAME_PATTERN, SERVICES, Reference
@@ -24,6 +25,8 @@ _HEADERS: Final = {
     "If-Match": 'Quoted revisions, or *: 412 when the setting is at another, for example "42".',
     "If-None-Match": "* : 412 when the setting exists.",
     "Idempotency-Key": "Repeating a request with its key gives the first result again.",
+    "Range": "Which bytes, for example bytes=0-99.",
+    "Content-MD5": "Base64 of the body's MD5: what arrives otherwise isn't stored.",
     "Last-Event-ID": "Cursor to go on from; outranks `from`.",
 }
 
@@ -63,6 +66,90 @@ class RollbackBody(_Strict):
     settings: list[str] | None = None
     labels: dict[str, str] | None = None
     reason: str = ""
+
+
+class ComparedSetting(BaseModel):
+    """One setting that isn't the same at both places."""
+
+    setting: str
+    outcome: Literal["created", "updated", "retired", "gone"]
+    changed: list[str]
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class Compared(BaseModel):
+    """`from` and `to` are revisions of the log."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    from_: int = Field(alias="from")
+    to: int
+    items: list[ComparedSetting]
+
+
+class DriftedPath(BaseModel):
+    """One path of one setting. `episodes`: how often it was detected in the time asked about."""
+
+    setting: str
+    path: str
+    state: DriftState
+    desired: Any
+    observed: Any
+    since: str | None
+    until: str | None
+    first_at: str | None
+    episodes: int
+    correlation_id: str | None
+    policy: Literal["enforce", "report"]
+    muted: dict[str, str | None] | None
+
+
+class Drifts(BaseModel):
+    """A page. `complete`: false when there were more events than are looked at."""
+
+    items: list[DriftedPath]
+    next_cursor: str | None
+    counts: dict[DriftState, int]
+    complete: bool
+
+
+class SetBy(BaseModel):
+    """The revision that gave a path its value, and the request that made it."""
+
+    revision: int
+    generation: int | None
+    at: str
+    actor: str
+    reason: str
+    request_id: str
+
+
+class ExplainedPath(BaseModel):
+    """One owned path. `known`: whether `observed` was looked at now."""
+
+    path: str
+    desired: Any
+    observed: Any
+    known: bool
+    set_by: SetBy
+    last_action: dict[str, Any] | None
+    drift: list[dict[str, Any]]
+    muted: dict[str, Any] | None
+
+
+class Explanation(BaseModel):
+    """`chain`: request, change, intent, effect, observation, of what set the newest of the paths; `drift`: the newest episode."""
+
+    setting: str
+    revision: int
+    generation: int
+    phase: str
+    observed_generation: int
+    unknown: dict[str, str] | None
+    paths: list[ExplainedPath]
+    chain: list[dict[str, Any]]
+    drift: dict[str, Any] | None
 
 
 class ImportBody(_Strict):
@@ -147,6 +234,14 @@ class Metrics(BaseModel):
     next_cursor: str | None = None
 
 
+class Audit(BaseModel):
+    """A page of what was done: changes and operations. `refused`: attempts that weren't let in, counted."""
+
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+    refused: list[dict[str, Any]]
+
+
 class Result(BaseModel):
     """What became of one declaration."""
 
@@ -209,9 +304,13 @@ _MODELS: Final[Sequence[type[BaseModel]]] = (
     PutBody,
     ApplyBody,
     RollbackBody,
+    Compared,
+    Drifts,
+    Explanation,
     ImportBody,
     Imported,
     Applied,
+    Audit,
     Planned,
     Settings,
     Events,

@@ -12,13 +12,18 @@ Note [Appended again]. While an append is under way a repetition of its request 
 ended without an answer the record may not be in the log at all, so a repetition appends it again, under the same
 request_id: if both are in the log, the fold takes the first. Waiting only would leave that request without an answer for
 ever.
+
+Note [No refusal from behind]. A replica that is behind another one may miss the revision that a writer expects, or the record
+of the very request that is repeated, accepted there. Its refusal would then contradict the log. So nothing is refused by what
+the state holds before all is folded that stood in the log when the request came.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +45,8 @@ _log = structlog.get_logger()
 Folded = Callable[[int, requests.ChangeRequest, Verdict], None]
 """Called after each folded record: offset, record, verdict. Must not block."""
 
+BARRIER_S = 5.0
+
 MOST_WRITES = 1000
 """Writes under way at once; one more is refused with TooManyRequests."""
 
@@ -49,6 +56,19 @@ def _verdict() -> asyncio.Future[Verdict]:
     future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
     future.add_done_callback(lambda done: None if done.cancelled() else done.exception())
     return future
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector: a replay makes much and drops nothing, and the collector would walk through the growing
+    state over and over, for a third of the whole time and more."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 @dataclass(slots=True)
@@ -83,19 +103,10 @@ class Replica:
         self._listeners.append(folded)
 
     async def catch_up(self) -> None:
-        """Fold what the log holds now, before anybody listens or writes.
-
-        Without the garbage collector: a replay makes much and drops nothing, and the collector would walk through the
-        growing state over and over, for a third of the whole time.
-        """
+        """Fold what the log holds now, before anybody listens or writes."""
         end = await self._log.end_offset()
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
+        with uncollected():
             await self._log.scan(self.state.position, end, self._replay_batch)
-        finally:
-            if collecting:
-                gc.enable()
 
     async def run(self) -> None:
         """Follow the log until it is closed or holds a record that can't be folded."""
@@ -129,6 +140,12 @@ class Replica:
             raise LogUnavailable(self.stopped)
         asked = [requests.as_change(change) for change in changes]
         refusals = judge(self.state, asked)
+        if refusals:  # Note [No refusal from behind]
+            await self.be_newest()
+            first = self.state.verdicts.get(request_id)
+            if first is not None:
+                return first
+            refusals = judge(self.state, asked)
         if refusals:
             return Verdict(-1, request_id, (), refusals)
         unchanged = await self._unchanged(asked, request_id)
@@ -160,6 +177,12 @@ class Replica:
         """Wait until all is folded that stands in the log now; False when it isn't in time."""
         return await self.reach(await self._log.end_offset(), timeout_s)
 
+    async def be_newest(self) -> None:
+        """Note [No refusal from behind]. Raises `LogUnavailable` when it takes too long."""
+        if not await self.newest(BARRIER_S):
+            msg = f"this replica hasn't folded the settings log to its end within {BARRIER_S:g} s"
+            raise LogUnavailable(msg)
+
     async def lag(self) -> int:
         """Offsets between our fold and the end of the log."""
         return max(0, await self._log.end_offset() - self.state.position)
@@ -169,16 +192,27 @@ class Replica:
         records = await self._log.read(offset, 1)
         return codec.decode(records[0].data) if records and records[0].offset == offset else None
 
+    async def first_from(self, offset: int) -> requests.ChangeRequest | None:
+        """The first change request at an offset or after it, None when there is none."""
+        records = await self._log.read(offset, 1)
+        return requests.read(*records[0]) if records else None
+
     async def records(self, start: int, stop: int) -> list[tuple[int, dict[str, Any]]]:
+        """The change requests in [start, stop), as maps."""
+        return [(record.offset, codec.decode(record.data)) async for record in self._stored(start, stop)]
+
+    async def change_requests(self, start: int, stop: int) -> list[tuple[int, requests.ChangeRequest]]:
         """The change requests in [start, stop)."""
-        found: list[tuple[int, dict[str, Any]]] = []
+        return [(record.offset, requests.read(*record)) async for record in self._stored(start, stop)]
+
+    async def _stored(self, start: int, stop: int) -> AsyncIterator[Record]:
         while start < stop:
             batch = [r for r in await self._log.read(start, min(500, stop - start)) if r.offset < stop]
             if not batch:
                 break
-            found += [(r.offset, codec.decode(r.data)) for r in batch]
+            for record in batch:
+                yield record
             start = batch[-1].offset + 1
-        return found
 
     async def close(self) -> None:
         """Wait for appends under way; call after writes are no longer accepted."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from reconcilers.contract import Kind, Service
 from reconcilers.storage import logins, model, parameters, plan
+from reconcilers.storage.analysis import analyse
 from reconcilers.storage.backend import connect
+from reconcilers.storage.operations import OPERATIONS
 from schemas.storage import AccessKey, Bucket, Group, Policy, ServerConfig, Target, User
 
 BUCKET = Kind(
@@ -28,5 +30,8 @@ SERVICE = Service(
     kinds=(BUCKET, POLICY, USER, GROUP, ACCESS_KEY, SERVER_CONFIG),
     target=Target,
     connect=connect,
+    operations=OPERATIONS,
+    analyse=analyse,
+    streams="objects",
     batch=250,
 )
