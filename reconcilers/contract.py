@@ -445,6 +445,15 @@ class FileFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class Companion:
+    """Something with a life of its own that every replica runs for each target that has settings of the kinds."""
+
+    kinds: frozenset[str]
+    run: Callable[[Connection], Awaitable[None]]
+    """Until it is cancelled. Raises `BackendError` or `SecretNotFound`; it is started again then, after a pause."""
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """The whole of a service as the daemon knows it. One line in `registry.SERVICES`."""
 
@@ -456,6 +465,7 @@ class Service:
     """Open a backend; raises `Unreachable`, `TerminalError` (wrong credentials), `SecretNotFound`."""
     operations: tuple[Operation, ...] = ()
     analyse: Callable[[Evidence], dict[str, Any]] | None = None
+    companion: Companion | None = None
     formats: tuple[FileFormat, ...] = ()
     places: Callable[[Any], Hashable] | None = None
     """(target's value) → where it is, in one spelling: targets of equal places are one backend, whoever declares them."""
