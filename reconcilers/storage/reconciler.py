@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from reconcilers.contract import Kind, Service
 from reconcilers.storage import logins, model, parameters, plan
+from reconcilers.storage.analysis import analyse
 from reconcilers.storage.backend import connect
 from reconcilers.storage.documents import FORMATS
 from reconcilers.storage.operations import OPERATIONS
@@ -41,6 +42,7 @@ SERVICE = Service(
     connect=connect,
     operations=OPERATIONS,
     formats=FORMATS,
+    analyse=analyse,
     streams="objects",
     batch=250,
 )
