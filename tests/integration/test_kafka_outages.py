@@ -175,9 +175,7 @@ async def test_writes_of_a_replica_go_on_across_the_outage_and_each_counts_once(
     await asyncio.wait({following})
 
 
-async def test_a_log_can_be_opened_while_its_broker_is_coming_up(
-    kafka_broker: SharedServer, log: KafkaLog
-):
+async def test_a_log_can_be_opened_while_its_broker_is_coming_up(kafka_broker: SharedServer, log: KafkaLog):
     await kafka_broker.kill()
     starting = asyncio.create_task(kafka_broker.start())
     async with asyncio.timeout(DEADLINE_S):
