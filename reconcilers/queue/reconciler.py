@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from reconcilers.contract import Companion, Kind, Service
-from reconcilers.queue import access, access_plan, model, plan, route_plan, router, routing
+from reconcilers.queue import access, access_plan, groups, model, plan, route_plan, router, routing
 from reconcilers.queue.backend import connect
-from schemas.queue import Acl, Quota, Route, Target, Topic, User
+from reconcilers.queue.operations import OPERATIONS
+from schemas.queue import Acl, Group, Quota, Route, Target, Topic, User
 
 TOPIC = Kind(
     model.TOPIC,
@@ -20,12 +21,14 @@ USER = Kind(access.USER, User, access.username, access.user, access_plan.plan_us
 ACL = Kind(access.ACL, Acl, access.principal, access.acl, access_plan.plan_acl)
 QUOTA = Kind(access.QUOTA, Quota, access.entity, access.quota, access_plan.plan_quota)
 ROUTE = Kind(routing.ROUTE, Route, routing.route_name, routing.definition, route_plan.plan_route)
+GROUP = Kind(groups.GROUP, Group, groups.group_name, groups.bounds, groups.plan_group, preexisting=True)
 
 SERVICE = Service(
     name="queue",
-    kinds=(TOPIC, USER, ACL, QUOTA, ROUTE),
+    kinds=(TOPIC, USER, ACL, QUOTA, ROUTE, GROUP),
     target=Target,
     connect=connect,
+    operations=OPERATIONS,
     companion=Companion(frozenset({routing.ROUTE}), router.run),
     observe_timeout_s=20.0,
     effect_timeout_s=30.0,
