@@ -33,7 +33,7 @@ from reconcilers.contract import (
     failed,
     unknown,
 )
-from reconcilers.queue import discovered, kafka_groups, login
+from reconcilers.queue import discovered, kafka_groups, login, samples
 from reconcilers.queue.access import ACL, QUOTA, USER, Own, principal_of
 from reconcilers.queue.access_steps import ChangeAcls, DropCredential, SetCredential, SetQuotas
 from reconcilers.queue.admin import AdminThread, messages, send
@@ -172,8 +172,9 @@ class QueueBackend:
         return [discovered.topic(name, one) for name, one in sorted(topics.items())]
 
     async def sample(self) -> Sequence[Measurement]:
-        """See the contract."""
-        return []
+        """Cluster, topics and groups, and what the routes did."""
+        found = await self.admin.call(samples.sampled, CALL_S)
+        return [*found, *samples.routed(await self.routes.counted())]
 
     async def hints(self) -> AsyncIterator[Hint]:
         """The cluster is another one. Raises `Unreachable` when it doesn't answer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from reconcilers.contract import Companion, Kind, Service
 from reconcilers.queue import access, access_plan, groups, model, plan, route_plan, router, routing
+from reconcilers.queue.analysis import analyse
 from reconcilers.queue.backend import connect
 from reconcilers.queue.operations import OPERATIONS
 from schemas.queue import Acl, Group, Quota, Route, Target, Topic, User
@@ -29,6 +30,7 @@ SERVICE = Service(
     target=Target,
     connect=connect,
     operations=OPERATIONS,
+    analyse=analyse,
     companion=Companion(frozenset({routing.ROUTE}), router.run),
     observe_timeout_s=20.0,
     effect_timeout_s=30.0,
