@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -141,11 +141,12 @@ class QueueBackend:
         found: dict[ExternalId, Any] = {}
         routes = by_type.pop(ROUTE, None)
         if routes is not None:
-            found |= {ExternalId(ROUTE, name): one for name, one in (await self.routes.observe(routes)).items()}
+            observed = await _each_for_itself(self.routes.observe(routes), list(routes))
+            found |= {ExternalId(ROUTE, name): one for name, one in observed.items()}
         for setting_type, objects in by_type.items():
             for names in _parts(list(objects)):
                 look = partial(self._observers[setting_type], wanted={name: objects[name] for name in names})
-                observed = dict(await self.admin.call(look, CALL_S))
+                observed = await _each_for_itself(self.admin.call(look, CALL_S), names)
                 observed |= {name: why for name in names if (why := self._own_affair(setting_type, name))}
                 found |= {ExternalId(setting_type, name): one for name, one in observed.items()}
         return found
@@ -225,6 +226,16 @@ class QueueBackend:
             return [Outcome(Result.NOT_SENT)] * len(steps)
         except BackendError as exc:
             return [unknown(exc) if sent else failed(exc)] * len(steps)
+
+
+async def _each_for_itself(looking: Awaitable[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """What was found; when the cluster refuses to say, that is so for these objects, and not for those of other kinds."""
+    try:
+        return dict(await looking)
+    except Unreachable:
+        raise
+    except BackendError as exc:
+        return dict.fromkeys(names, exc)
 
 
 def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -7,6 +7,7 @@ from reconcilers.queue import access, access_plan, groups, model, plan, route_pl
 from reconcilers.queue.analysis import analyse
 from reconcilers.queue.backend import connect
 from reconcilers.queue.operations import OPERATIONS
+from reconcilers.queue.strimzi import STRIMZI
 from schemas.queue import Acl, Group, Quota, Route, Target, Topic, User
 
 TOPIC = Kind(
@@ -17,8 +18,17 @@ TOPIC = Kind(
     plan.plan_topic,
     data_bearing=True,
     recall=model.recalled_topic,
+    named_by="topic",
 )
-USER = Kind(access.USER, User, access.username, access.user, access_plan.plan_user, recall=access.recalled_user)
+USER = Kind(
+    access.USER,
+    User,
+    access.username,
+    access.user,
+    access_plan.plan_user,
+    recall=access.recalled_user,
+    named_by="username",
+)
 ACL = Kind(access.ACL, Acl, access.principal, access.acl, access_plan.plan_acl)
 QUOTA = Kind(access.QUOTA, Quota, access.entity, access.quota, access_plan.plan_quota)
 ROUTE = Kind(routing.ROUTE, Route, routing.route_name, routing.definition, route_plan.plan_route)
@@ -35,5 +45,6 @@ SERVICE = Service(
     observe_timeout_s=20.0,
     effect_timeout_s=30.0,
     landing_s=10.0,
+    formats=(STRIMZI,),
     batch=250,
 )
