@@ -112,11 +112,11 @@ async def _records(
         consumer.seek(place, begin[number])
         heard = loop.time()
         while await consumer.position(place) < end[number] and loop.time() - heard < QUIET_S:
-            for records in (await consumer.getmany(place, timeout_ms=POLL_MS)).values():
-                heard = loop.time()
-                for record in records:
-                    if record.offset < end[number]:
-                        yield record
+            records = (await consumer.getmany(place, timeout_ms=POLL_MS)).get(place, [])
+            heard = loop.time() if records else heard
+            for record in records:
+                if record.offset < end[number]:
+                    yield record
 
 
 def shown(record: Any, max_bytes: int) -> dict[str, Any]:
