@@ -63,7 +63,8 @@ def _url(url: str) -> str:
 class Target(Value):
     """Where an Elasticsearch is. Several URLs are nodes of one cluster."""
 
-    urls: Annotated[tuple[Annotated[str, AfterValidator(_url)], ...], Field(min_length=1, max_length=64)]
+    url: Annotated[str, AfterValidator(_url)] | None = None
+    urls: Annotated[tuple[Annotated[str, AfterValidator(_url)], ...], Field(min_length=1, max_length=64)] | None = None
     username: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     password: SecretRef | None = None
     api_key: SecretRef | None = None
@@ -74,8 +75,16 @@ class Target(Value):
     verify_passwords: bool = False
     """Log in as each declared user at every look, to notice passwords that somebody else changed."""
 
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Every node's URL."""
+        return self.urls if self.urls is not None else (str(self.url),)
+
     @model_validator(mode="after")
     def _sound(self) -> Self:
+        if (self.url is None) == (self.urls is None):
+            msg = "give exactly one of url or urls"
+            raise ValueError(msg)
         if (self.username is None) != (self.password is None):
             msg = "username and password go together"
             raise ValueError(msg)

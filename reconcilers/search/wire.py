@@ -150,7 +150,7 @@ async def open_wire(connection: Connection) -> Wire:
             request_timeout=REQUEST_S,
             **(tls if url.startswith("https") else {}),
         )
-        for url in target.urls
+        for url in target.nodes
     ]
     transport = elastic_transport.AsyncTransport(
         nodes, node_class="aiohttp", max_retries=0, retry_on_timeout=False, meta_header=False, retry_on_status=()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from controlplane.devstack.elasticsearch import credentials
 from reconcilers.contract import Connection, ExternalId, Kind, Outcome, Plan, Result
 from reconcilers.registry import SERVICES
 from reconcilers.search.backend import connect
@@ -60,8 +61,11 @@ class SearchWorld:
 
     async def converge(self, setting_type: str, value: Mapping[str, Any], name: str, *, until: str = "") -> Plan:
         """Look and act until nothing is left to do, or it is blocked, or the next step is the one named."""
-        async with asyncio.timeout(DEADLINE_S):
+        plan = None
+        until_s = time.monotonic() + DEADLINE_S
+        async with asyncio.timeout(2 * DEADLINE_S):
             while True:
+                assert time.monotonic() < until_s, (plan, self.taken[-20:])
                 plan = await self.look(setting_type, value, name)
                 if until and any(step.name == until for step in plan.steps):
                     return plan
@@ -72,6 +76,15 @@ class SearchWorld:
                         raise outcome.error
                 if not plan.steps:
                     await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def opened(server: Any, **target: Any) -> AsyncIterator[SearchWorld]:
+    """The run's server, as its administrator."""
+    name, password = credentials(server.place)
+    login = {"username": name, "password": {"from_env": "ES"}}
+    async with search_world(server.url, secrets=DictSecrets(ES=password), **login, **target) as world:
+        yield world
 
 
 @asynccontextmanager
