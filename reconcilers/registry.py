@@ -9,8 +9,9 @@ from typing import Final
 from reconcilers.cache import reconciler as cache
 from reconcilers.contract import Service
 from reconcilers.search import reconciler as search
+from reconcilers.storage import reconciler as storage
 
 SERVICES: Final[Mapping[str, Service]] = MappingProxyType(
-    {service.name: service for service in (cache.SERVICE, search.SERVICE)}
+    {service.name: service for service in (cache.SERVICE, search.SERVICE, storage.SERVICE)}
 )
 """Service name → spec."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from schemas import search
+from schemas import search, storage
 from schemas.cache import MemcachedConfig, Namespace, RedisConfig, RedisUser, Target
 
 KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
@@ -18,6 +18,8 @@ KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
         "cache.redis_user": RedisUser,
         "cache.memcached_config": MemcachedConfig,
         "cache.namespace": Namespace,
+        "storage.target": storage.Target,
+        "storage.bucket": storage.Bucket,
         "search.target": search.Target,
         "search.index": search.Index,
     }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from controlplane.devstack import provision, stack
+from controlplane.devstack.elasticsearch import ELASTICSEARCH
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.kafka import KAFKA
 from controlplane.devstack.memcached import MEMCACHED
@@ -23,6 +24,10 @@ SUITES = ("unit", "architecture", "contract", "simulation", "integration", "e2e"
 """Fast ones first: a mistake shows early."""
 
 
+ELASTICSEARCH_S = 900
+"""The first test that asks for it waits until it is downloaded and started."""
+
+
 # --- what a run is -----------------------------------------------------------------------------------------------------
 
 
@@ -32,6 +37,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return SUITES.index(suite) if suite in SUITES else len(SUITES)
 
     items.sort(key=rank)
+    for item in items:
+        if "elasticsearch_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(ELASTICSEARCH_S), append=False)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -125,6 +133,20 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -
 
     async def start() -> Server:
         return await started(KAFKA, folder, await program_of(KAFKA), guardian)
+
+    server = SharedServer(start)
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_server(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -> Iterator[SharedServer]:
+    """One node for the run, with security on: `devstack.elasticsearch.credentials(server.place)` log in. Every test has
+    indices, users and roles under a prefix of its own. Whoever stops it starts it again."""
+    folder = tmp_path_factory.mktemp("elasticsearch")
+
+    async def start() -> Server:
+        return await started(ELASTICSEARCH, folder, await program_of(ELASTICSEARCH), guardian)
 
     server = SharedServer(start)
     yield server

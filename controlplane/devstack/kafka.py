@@ -24,7 +24,7 @@ from aiokafka.errors import KafkaError
 
 from controlplane.devstack import secrets
 from controlplane.devstack.backend import Backend, Place, Recipe
-from controlplane.devstack.ports import LOOPBACK, any_free, is_free, listener
+from controlplane.devstack.ports import LOOPBACK, free_or_any, listener
 
 ADMIN: Final = "admin"
 ADMIN_SECRET: Final = "kafka-admin"  # noqa: S105 - the name of a file
@@ -47,7 +47,7 @@ def prepare(place: Place) -> None:
     place.home.mkdir(parents=True, exist_ok=True)
     properties = place.home / PROPERTIES
     known = _SASL.search(properties.read_text(encoding="utf-8")) if properties.exists() else None
-    sasl, controller = (_port(int(known[number]) if known else 0) for number in (1, 2))
+    sasl, controller = (free_or_any(int(known[number]) if known else 0) for number in (1, 2))
     properties.write_text(_properties(place, sasl, controller), encoding="utf-8")
     if not (place.home / "data" / "meta.properties").exists():
         _write_format(place)
@@ -88,10 +88,6 @@ def sasl_port(place: Place) -> int:
 def target(url: str) -> dict[str, Any]:
     """There is nothing but the address: the listener of the machine may do everything."""
     return {"kind": "kafka", "url": url}
-
-
-def _port(known: int) -> int:
-    return known if known and is_free(known) else any_free()
 
 
 def _write_format(place: Place) -> None:

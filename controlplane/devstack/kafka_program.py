@@ -7,16 +7,15 @@ the libraries on the class path.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shlex
 import shutil
 from pathlib import Path
 from typing import Final
 
-from controlplane.devstack import apt
-from controlplane.devstack.commands import run
+from controlplane.devstack import apt, launcher
 from controlplane.devstack.java import find_java
+from controlplane.devstack.maven import find_maven, run_goal
 from controlplane.devstack.progress import DevstackError, Progress
 from controlplane.devstack.provision import Given, Machine, Missing, Program, exclusively
 
@@ -24,7 +23,6 @@ NAME: Final = "kafka"
 VERSION: Final = "4.3.1"
 URL_VARIABLE: Final = "COREPLANE_KAFKA_URL"
 HOME_VARIABLE: Final = "COREPLANE_KAFKA_HOME"
-MAVEN_S: Final = 600.0
 POM: Final = f"""\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -71,27 +69,18 @@ async def _libraries(machine: Machine, progress: Progress) -> tuple[Path, str]:
 
 
 async def _download(folder: Path, machine: Machine, progress: Progress) -> None:
+    draft = folder.with_suffix(".draft")
     try:
-        maven = await _maven(machine, progress)
+        maven = await find_maven(machine, NAME, progress)
         progress(NAME, f"downloading Kafka {VERSION} with Maven into {folder}")
-        draft = folder.with_suffix(".draft")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         pom = draft / "pom.xml"
         pom.write_text(POM, encoding="utf-8")
         libraries = draft / "libs"
-        command: list[str | Path] = [
-            maven,
-            "-q",
-            "-B",
-            "-f",
-            pom,
-            "dependency:copy-dependencies",
-            f"-DoutputDirectory={libraries}",
-        ]
-        ran = await run(command, env=machine.environment, timeout_s=MAVEN_S)
-        if ran.code != 0 or version_of(libraries) is None:
-            raise Missing(f"Maven: {_complaint(ran.output) or ran.told}")  # noqa: TRY301 - told below, with the others
+        await run_goal(maven, ["-f", pom, "dependency:copy-dependencies", f"-DoutputDirectory={libraries}"], machine)
+        if version_of(libraries) is None:
+            raise Missing("Maven brought no Kafka")  # noqa: TRY301 - told below, with the others
     except (Missing, apt.AptFailed, OSError) as exc:
         msg = f"can't fetch Kafka {VERSION}: {exc or type(exc).__name__}"
         hint = (
@@ -103,36 +92,7 @@ async def _download(folder: Path, machine: Machine, progress: Progress) -> None:
     shutil.rmtree(draft)
 
 
-async def _maven(machine: Machine, progress: Progress) -> Path:
-    found = shutil.which("mvn", path=machine.path)
-    if found is None:
-        client = apt.find(machine.environment)
-        if client is None or not machine.privileged:
-            msg = "no mvn on PATH, and " + ("no apt-get here" if client is None else "not root to install it")
-            raise Missing(msg)
-        progress(NAME, "installing maven with apt-get")
-        async with exclusively(machine.cache_dir / "apt.lock"):
-            await client.install(["maven"])
-        found = shutil.which("mvn", path=machine.path)
-    if found is None:
-        msg = "apt-get installed no mvn"
-        raise Missing(msg)
-    return Path(found)
-
-
-def _complaint(output: str) -> str:
-    """Maven's first error; the last lines of its output are advice."""
-    return next((line for line in output.splitlines() if line.startswith("[ERROR]")), "")
-
-
 def _launcher(folder: Path, java: Path, libraries: Path) -> Path:
-    """One for each pair of Java and libraries, so that stacks with different ones don't overwrite each other's."""
-    text = f'#!/bin/sh\nexec {shlex.quote(str(java))} -cp {shlex.quote(f"{libraries}/*")} "$@"\n'
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"launch-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    if not path.exists():
-        draft = path.with_suffix(".draft")
-        draft.write_text(text, encoding="utf-8")
-        draft.chmod(0o755)
-        draft.rename(path)
-    return path
+    return launcher.written(
+        folder, f'#!/bin/sh\nexec {shlex.quote(str(java))} -cp {shlex.quote(f"{libraries}/*")} "$@"\n'
+    )

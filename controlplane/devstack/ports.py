@@ -33,8 +33,13 @@ def any_free() -> int:
     return port
 
 
+def free_or_any(known: int) -> int:
+    """The port that is known if it is one and free, else any."""
+    return known if known and is_free(known) else any_free()
+
+
 def listener(port: int) -> int:
-    """The pid of the process of ours that listens there; EOFError when there is none."""
+    """The pid of the process that listens there; EOFError when the system doesn't tell of one."""
     for connection in psutil.net_connections("tcp"):
         listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
         if listens and connection.pid:

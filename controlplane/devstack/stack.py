@@ -15,20 +15,23 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
-from controlplane.devstack import kafka_program, minio_program, shop
+from controlplane.devstack import elasticsearch_program, kafka_program, minio_program, shop
 from controlplane.devstack.backend import Backend, Place
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.memcached import MEMCACHED
+from controlplane.devstack.minio import MINIO
 from controlplane.devstack.ports import PortBook
 from controlplane.devstack.process import PortTaken, Server
 from controlplane.devstack.progress import DevstackError, Progress
 from controlplane.devstack.provision import Given, Machine, Program, provision, this_machine
 from controlplane.devstack.redis import REDIS
 
-BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = MappingProxyType({"cache": (REDIS, MEMCACHED)})
+BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = MappingProxyType(
+    {"cache": (REDIS, MEMCACHED), "storage": (MINIO,)}
+)
 """Service → what it runs on."""
 PROVIDERS: Final[Mapping[str, Callable[[Machine, Progress], Awaitable[Program | Given]]]] = MappingProxyType(
-    {"kafka": kafka_program.provide, "minio": minio_program.provide}
+    {"elasticsearch": elasticsearch_program.provide, "kafka": kafka_program.provide, "minio": minio_program.provide}
 )
 """Backends whose program isn't a package of the system."""
 PORT_TRIES: Final = 5

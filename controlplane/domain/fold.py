@@ -22,23 +22,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from controlplane.domain.changes import identical
-from schemas.record import VERSION
+from controlplane.domain.requests import Change, ChangeRequest, UnknownRecord
 
 REMEMBERED_OFFSETS: Final = 20_000
 """How many offsets back a repeated request_id is recognised. Part of the fold: all replicas must agree on it."""
 
 _tuple = tuple.__new__
 """Makes a named tuple at half the price of calling its class. A replay makes one for each record."""
-
-
-class UnknownRecord(Exception):
-    """A record this version can't fold. The replica must stop here; going on would fork it from newer ones."""
-
-    def __init__(self, offset: int, detail: str) -> None:
-        super().__init__(
-            f"settings log, offset {offset}: {detail}. Upgrade this replica; it has stopped before the record."
-        )
-        self.offset = offset
 
 
 class Entry(NamedTuple):
@@ -135,14 +125,14 @@ class State:
         return 0 if entry is None else entry.revision
 
 
-def fold(state: State, offset: int, record: Mapping[str, Any]) -> Verdict:
+def fold(state: State, offset: int, request: ChangeRequest) -> Verdict:
     """Fold one record and say its verdict; see `replay`."""
-    replay(state, offset, record)
-    request_id, verdicts = record["request_id"], state.verdicts
+    replay(state, offset, request)
+    request_id, verdicts = request.request_id, state.verdicts
     return _written_out(request_id, verdicts.recent.get(request_id) or verdicts.older[request_id])
 
 
-def replay(state: State, offset: int, record: Mapping[str, Any]) -> None:
+def replay(state: State, offset: int, request: ChangeRequest) -> None:
     """Fold one record. A repetition of a remembered request_id changes nothing.
 
     The verdict is kept in `state.verdicts`; who reads a long log spares making it by not asking. Raises `UnknownRecord`,
@@ -152,20 +142,18 @@ def replay(state: State, offset: int, record: Mapping[str, Any]) -> None:
         msg = f"offset {offset} is folded already: the state stands at {state.position}"
         raise ValueError(msg)
     try:
-        if record["v"] != VERSION:
-            raise UnknownRecord(offset, f"record version {record['v']!r}, this version knows {VERSION}")
-        request_id, verdicts = record["request_id"], state.verdicts
+        request_id, verdicts = request.request_id, state.verdicts
         if offset >= verdicts.turn_at:
             verdicts.turn(offset)
-        first = verdicts.recent.get(request_id) or verdicts.older.get(request_id)
-        if first is None or first[0] <= offset - REMEMBERED_OFFSETS:
-            changes = record["changes"]
-            one = changes[0] if len(changes) == 1 else None
-            verdicts.recent[request_id] = (
-                _decide_all(state, offset, record) if one is None else _decide_one(state, offset, record, one)
-            )
+        recent, older = verdicts.recent, verdicts.older
+        if request_id in recent or (request_id in older and older[request_id][0] > offset - REMEMBERED_OFFSETS):
+            pass  # a repetition
+        elif len(request.changes) == 1:
+            recent[request_id] = _decide_one(state, offset, request)
+        else:
+            recent[request_id] = _decide_all(state, offset, request)
     except (KeyError, TypeError, AttributeError) as exc:
-        raise UnknownRecord(offset, f"not a change request of version {VERSION} ({exc!r})") from exc
+        raise UnknownRecord(offset, f"not a change request that can be folded ({exc!r})") from exc
     state.position = offset + 1
 
 
@@ -176,37 +164,40 @@ def _written_out(request_id: str, kept: tuple[Any, ...]) -> Verdict:
     return Verdict(offset, request_id, (ChangeOutcome(key, outcome, generation, revision),), ())
 
 
-def judge(state: State, changes: Sequence[Mapping[str, Any]]) -> tuple[Refusal, ...]:
+def judge(state: State, changes: Sequence[Change]) -> tuple[Refusal, ...]:
     """What the fold would refuse now, in the state as it is. Before an append this spares the log a hopeless record."""
     return _refusals(state, changes)
 
 
-def is_unchanged(entry: Entry | None, change: Mapping[str, Any]) -> bool:
+def is_unchanged(entry: Entry | None, change: Change) -> bool:
     """True when accepting the change would alter nothing."""
     if entry is None:
         return False
-    if change["op"] == "declare":
-        return not entry.retiring and identical(entry.body, change["body"])
-    return bool(change["op"] == "retire" and entry.retiring and change.get("deletion") in (None, entry.deletion))
+    if change.op == "declare":
+        return not entry.retiring and identical(entry.body, change.body)
+    return bool(change.op == "retire" and entry.retiring and change.deletion in (None, entry.deletion))
 
 
-def applied(entry: Entry | None, change: Mapping[str, Any], offset: int, record: Mapping[str, Any]) -> Entry | None:
+def applied(entry: Entry | None, change: Change, offset: int, request: ChangeRequest) -> Entry | None:
     """The entry after an accepted change; the same object when nothing changes, None when it is forgotten."""
-    if change["op"] != "declare":
-        if entry is None or change["op"] == "forget":
+    if change.op != "declare":
+        if entry is None or change.op == "forget":
             return None
-        return entry if is_unchanged(entry, change) else _retired(entry, change, offset, record)
-    body, at, revision = change["body"], record["at"], offset + 1
+        return entry if is_unchanged(entry, change) else _retired(entry, change, offset, request)
+    body, at, revision = change.body, request.at, offset + 1
+    if body is None:
+        msg = "a declare without a body"
+        raise TypeError(msg)
     value = body["value"]
     if entry is None:
-        key, generation, since, created_at = change["key"], 1, revision, at
+        key, generation, since, created_at = change.key, 1, revision, at
     else:
         key, before, generation, _, since, created_at, _, _, _, _, _, _ = entry
         if value != before["value"] or not _same(before, body):
             generation += 1
         elif is_unchanged(entry, change):
             return entry
-    actor, reason, request_id = record["actor"], record.get("reason", ""), record["request_id"]
+    actor, reason, request_id = request.actor, request.reason, request.request_id
     after = (key, body, generation, revision, since, created_at, at, False, None, actor, reason, request_id)
     return _tuple(Entry, after)
 
@@ -216,76 +207,77 @@ def _same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     return identical(before["value"], after["value"]) and identical(before.get("policy", {}), after.get("policy", {}))
 
 
-def _retired(entry: Entry, change: Mapping[str, Any], offset: int, record: Mapping[str, Any]) -> Entry:
+def _retired(entry: Entry, change: Change, offset: int, request: ChangeRequest) -> Entry:
     return entry._replace(
         revision=offset + 1,
         retiring=True,
-        deletion=change.get("deletion"),
-        updated_at=record["at"],
-        actor=record["actor"],
-        reason=record.get("reason", ""),
-        request_id=record["request_id"],
+        deletion=change.deletion,
+        updated_at=request.at,
+        actor=request.actor,
+        reason=request.reason,
+        request_id=request.request_id,
     )
 
 
-def _decide_one(state: State, offset: int, record: Mapping[str, Any], change: Mapping[str, Any]) -> tuple[Any, ...]:
+def _decide_one(state: State, offset: int, request: ChangeRequest) -> tuple[Any, ...]:
     """The same as `_decide_all` for nearly all records, in a third of the time."""
-    key = change["key"]
+    change = request.changes[0]
+    key = change.key
     entry = state.entries.get(key)
-    if change["op"] != "declare" or change.get("expected") is not None:
+    if change.op != "declare" or change.expected is not None:
         refusal = _refusal(entry, change, offset)
         if refusal is not None:
-            return Verdict(offset, record["request_id"], (), (refusal,))
-    elif entry is not None and entry[1]["value"] != change["body"]["value"]:
-        return _redeclared(state, entry, change["body"], offset, record)
-    return (offset, *_stored(state, entry, applied(entry, change, offset, record), key, offset))
+            return Verdict(offset, request.request_id, (), (refusal,))
+    elif entry is not None and (body := change.body) is not None and entry[1]["value"] != body["value"]:
+        return _redeclared(state, entry, body, offset, request)
+    return (offset, *_stored(state, entry, applied(entry, change, offset, request), key, offset))
 
 
 def _redeclared(
-    state: State, entry: Entry, body: Mapping[str, Any], offset: int, record: Mapping[str, Any]
+    state: State, entry: Entry, body: Mapping[str, Any], offset: int, request: ChangeRequest
 ) -> tuple[Any, ...]:
     """What `applied` and `_stored` do for a new value of a known key."""
     key, generation, since, created_at = entry[0], entry[2] + 1, entry[4], entry[5]
     revision = offset + 1
-    actor, reason, request_id = record["actor"], record.get("reason", ""), record["request_id"]
-    after = (key, body, generation, revision, since, created_at, record["at"], False, None, actor, reason, request_id)
+    actor, reason, request_id = request.actor, request.reason, request.request_id
+    after = (key, body, generation, revision, since, created_at, request.at, False, None, actor, reason, request_id)
     state.entries[key] = _tuple(Entry, after)
     state.history[key].append(revision)
     return (offset, key, "updated", generation, revision)
 
 
-def _decide_all(state: State, offset: int, record: Mapping[str, Any]) -> Verdict:
+def _decide_all(state: State, offset: int, request: ChangeRequest) -> Verdict:
     """Nothing is stored until all changes are accepted and applied."""
-    changes, request_id = record["changes"], record["request_id"]
+    changes, request_id = request.changes, request.request_id
     refusals = _refusals(state, changes, offset)
     if refusals:
         return Verdict(offset, request_id, (), refusals)
-    befores = [state.entries.get(change["key"]) for change in changes]
-    afters = [applied(entry, change, offset, record) for entry, change in zip(befores, changes, strict=True)]
+    befores = [state.entries.get(change.key) for change in changes]
+    afters = [applied(entry, change, offset, request) for entry, change in zip(befores, changes, strict=True)]
     stored = zip(befores, afters, changes, strict=True)
-    outcomes = [_stored(state, before, after, change["key"], offset) for before, after, change in stored]
+    outcomes = [_stored(state, before, after, change.key, offset) for before, after, change in stored]
     return Verdict(offset, request_id, tuple(ChangeOutcome(*outcome) for outcome in outcomes), ())
 
 
-def _refusals(state: State, changes: Sequence[Mapping[str, Any]], offset: int = -1) -> tuple[Refusal, ...]:
+def _refusals(state: State, changes: Sequence[Change], offset: int = -1) -> tuple[Refusal, ...]:
     refusals: list[Refusal] = []
     seen: set[str] = set()
     for change in changes:
-        key = change["key"]
+        key = change.key
         entry = state.entries.get(key)
         refusal = _refusal(entry, change, offset)
         if refusal is None and key in seen:
-            refusal = Refusal(key, "Conflict", change.get("expected"), 0 if entry is None else entry.revision)
+            refusal = Refusal(key, "Conflict", change.expected, 0 if entry is None else entry.revision)
         seen.add(key)
         if refusal is not None:
             refusals.append(refusal)
     return tuple(refusals)
 
 
-def _refusal(entry: Entry | None, change: Mapping[str, Any], offset: int) -> Refusal | None:
-    expected = change.get("expected")
+def _refusal(entry: Entry | None, change: Change, offset: int) -> Refusal | None:
+    expected = change.expected
     revision = 0 if entry is None else entry.revision
-    op, key = change["op"], change["key"]
+    op, key = change.op, change.key
     if expected is not None and expected != revision:
         return Refusal(key, "Conflict", expected, revision)
     if op == "declare":

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from controlplane.domain.changes import changed_paths
 from controlplane.domain.fold import Entry, applied
+from controlplane.domain.requests import ChangeRequest, as_request
 from schemas.names import parse_timestamp
 
 Records = Iterable[tuple[int, Mapping[str, Any]]]
@@ -21,7 +22,7 @@ class Moment(NamedTuple):
     """One revision of a key. `entry` None: forgotten at this revision."""
 
     offset: int
-    record: Mapping[str, Any]
+    request: ChangeRequest
     op: str
     entry: Entry | None
 
@@ -30,9 +31,10 @@ def moments(key: str, records: Records) -> Iterator[Moment]:
     """The key after each of its revisions, oldest first."""
     entry: Entry | None = None
     for offset, record in records:
-        change = next(change for change in record["changes"] if change["key"] == key)
-        entry = applied(entry, change, offset, record)
-        yield Moment(offset, record, change["op"], entry)
+        request = as_request(offset, record)
+        change = next(change for change in request.changes if change.key == key)
+        entry = applied(entry, change, offset, request)
+        yield Moment(offset, request, change.op, entry)
 
 
 def history(key: str, records: Records) -> list[dict[str, Any]]:
@@ -63,7 +65,7 @@ def entry_at_time(key: str, records: Records, instant: float) -> Entry | None:
     """The key as of a time (Unix seconds): after its last revision whose writer's clock was not later."""
     entry: Entry | None = None
     for moment in moments(key, records):
-        if parse_timestamp(moment.record["at"]) <= instant:
+        if parse_timestamp(moment.request.at) <= instant:
             entry = moment.entry
     return entry
 
@@ -74,9 +76,9 @@ def _row(before: Entry | None, moment: Moment) -> dict[str, Any]:
     return {
         "revision": moment.offset + 1,
         "generation": generation,
-        "at": moment.record["at"],
-        "actor": moment.record["actor"],
-        "reason": moment.record.get("reason", ""),
+        "at": moment.request.at,
+        "actor": moment.request.actor,
+        "reason": moment.request.reason,
         "op": moment.op,
         "retiring": entry is not None and entry.retiring,
         "changed": changed_paths(before.body if before else None, entry.body if entry else None),

@@ -18,6 +18,7 @@ from controlplane.domain.documents import only_fields, text_field
 from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.domain.fold import Entry, State, is_unchanged
 from controlplane.domain.prune import carries
+from controlplane.domain.requests import as_change
 from controlplane.domain.validation import unstorable
 from controlplane.domain.writes import Change, Kinds
 from schemas.names import Key, parse_key, parse_timestamp
@@ -160,7 +161,7 @@ def _change(key: str, now: Entry | None, then: Entry | None, kinds: Kinds) -> Ch
         return writes.retire(key, expected=now.revision, deletion=None if then is None else then.deletion)
     expected = 0 if now is None else now.revision
     change = writes.declare(parse_key(key), then.body, now, kinds, expected=expected)
-    return None if is_unchanged(now, change) else change
+    return None if is_unchanged(now, as_change(change)) else change
 
 
 def _carried(now: Entry | None, then: Entry | None, labels: Mapping[str, str] | None) -> bool:

@@ -11,7 +11,9 @@ from controlplane.domain import validation
 from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.domain.fold import ChangeOutcome, Entry, Refusal, State, applied, judge
 from controlplane.domain.prune import check_share, prune
+from controlplane.domain.requests import ChangeRequest, as_change
 from schemas.names import Key
+from schemas.record import VERSION
 from schemas.setting import Declaration
 
 Change = dict[str, Any]
@@ -78,8 +80,9 @@ def retire(key: str, *, expected: int | None = None, deletion: str | None = None
 
 def trial(state: State, change: Change, record: Mapping[str, Any]) -> Entry:
     """The entry that a declare or retire would leave now. `record`: at, actor, reason, request_id. Raises `Refused`."""
-    refusals = judge(state, [change])
-    entry = applied(state.entries.get(change["key"]), change, state.position, record)
+    asked = as_change(change)
+    refusals = judge(state, [asked])
+    entry = applied(state.entries.get(asked.key), asked, state.position, _request(record))
     if refusals or entry is None:
         raise refused(refusals)
     return entry
@@ -87,13 +90,14 @@ def trial(state: State, change: Change, record: Mapping[str, Any]) -> Entry:
 
 def trials(state: State, changes: Sequence[Change], record: Mapping[str, Any]) -> list[Trial]:
     """What every declare and retire would leave now; nothing is stored. Raises `Refused`."""
-    refusals = judge(state, changes)
+    asked = [as_change(change) for change in changes]
+    refusals = judge(state, asked)
     if refusals:
         raise refused(refusals)
-    found = []
-    for change in changes:
-        before = state.entries.get(change["key"])
-        after = applied(before, change, state.position, record)
+    found, request = [], _request(record)
+    for change in asked:
+        before = state.entries.get(change.key)
+        after = applied(before, change, state.position, request)
         if after is not None:
             found.append(Trial(before, after))
     return found
@@ -130,6 +134,11 @@ def invalid(faults: Sequence[Fault]) -> Refused:
     """The refusal of a document with faults."""
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     return Refused(Reason.INVALID, f"the declaration has {count}", faults)
+
+
+def _request(record: Mapping[str, Any]) -> ChangeRequest:
+    """What a trial is recorded as; its changes are tried one by one."""
+    return ChangeRequest(v=VERSION, changes=(), **record)
 
 
 def _change(key: Key, declaration: Declaration, expected: int | None) -> Change:

@@ -17,6 +17,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
+from controlplane.log.ports import Record, Take
+
 BATCH: Final = 500
 """Most records a tail gives at once, so that decoding them doesn't hold the event loop for long."""
 
@@ -120,3 +122,13 @@ async def follow(
 
 def _size(item: Stored) -> int:
     return len(item.data or b"") + 100
+
+
+async def scan(read: Callable[[int], Awaitable[Sequence[Record]]], start: int, stop: int, take: Take) -> None:
+    """`SettingsLog.scan` for a log that is read in the caller's own thread; others have their turn between two batches."""
+    while start < stop:
+        records = [record for record in await read(start) if record.offset < stop]
+        if not records or not take(records):
+            return
+        start = records[-1].offset + 1
+        await asyncio.sleep(0)

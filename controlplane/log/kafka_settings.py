@@ -23,10 +23,10 @@ import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 
-from controlplane.log.feed import BATCH
+from controlplane.log.feed import BATCH, scan
 from controlplane.log.kafka_clients import READ_UNCOMMITTED, Clients, stop_producer
 from controlplane.log.kafka_reading import Health, Offsets, Readers, Tails
-from controlplane.log.ports import Indeterminate, LogCorrupt, LogUnavailable, Record
+from controlplane.log.ports import Indeterminate, LogCorrupt, LogUnavailable, Record, Take
 
 _log = structlog.get_logger()
 
@@ -140,6 +140,10 @@ class KafkaSettingsLog:
             return ()
         found = await self._readers.read(self._place, start, end, limit)
         return [Record(record.offset, record.value or b"") for record in found]
+
+    async def scan(self, start: int, stop: int, take: Take) -> None:
+        """See the port."""
+        await scan(self.read, start, stop, take)
 
     async def tail(self, start: int) -> AsyncGenerator[Sequence[Record], None]:
         """See the port."""

@@ -11,8 +11,19 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from controlplane.log.feed import BATCH, Feed, follow
-from controlplane.log.ports import Commit, Committed, Entry, Fenced, LogUnavailable, Outgoing, Place, Record, Stream
+from controlplane.log.feed import BATCH, Feed, follow, scan
+from controlplane.log.ports import (
+    Commit,
+    Committed,
+    Entry,
+    Fenced,
+    LogUnavailable,
+    Outgoing,
+    Place,
+    Record,
+    Stream,
+    Take,
+)
 from controlplane.log.tailing import JournalPositions, SettingsPosition, check_commit, check_place, check_shard
 from schemas.names import parse_timestamp
 
@@ -56,6 +67,10 @@ class MemorySettingsLog:
     async def read(self, start: int, limit: int = BATCH) -> Sequence[Record]:
         """See the port."""
         return self._records[start : start + limit]
+
+    async def scan(self, start: int, stop: int, take: Take) -> None:
+        """See the port."""
+        await scan(self.read, start, stop, take)
 
     def tail(self, start: int) -> AsyncGenerator[Sequence[Record], None]:
         """See the port."""

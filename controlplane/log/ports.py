@@ -35,6 +35,10 @@ class Record(NamedTuple):
     data: bytes
 
 
+Take = Callable[[Sequence[Record]], bool]
+"""Given a batch of records, says whether to go on."""
+
+
 class SettingsLog(Protocol):
     """The one sequence of change requests. Keeps everything."""
 
@@ -47,6 +51,13 @@ class SettingsLog(Protocol):
 
     async def read(self, start: int, limit: int = 500) -> Sequence[Record]:
         """Up to `limit` records from offset `start` on, in order; empty at the end. Raises `LogCorrupt`."""
+
+    async def scan(self, start: int, stop: int, take: Take) -> None:
+        """Hand the records of [start, stop) to `take`, in order and in batches, until it says no. Raises `LogCorrupt`.
+
+        For those who read much: `take` is called where the records are read, perhaps in another thread, since handing
+        them over costs more than reading them. One call at a time, and none after this has ended, also when cancelled.
+        """
 
     def tail(self, start: int) -> AsyncIterator[Sequence[Record]]:
         """Batches (≤ 500) from `start` on, then waits for more; ends only when the log is closed. Raises `LogCorrupt`."""

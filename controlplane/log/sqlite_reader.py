@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from zlib import crc32
 
-from controlplane.log.ports import Entry, LogCorrupt, LogUnavailable, Place, Record, Stream
+from controlplane.log.feed import BATCH
+from controlplane.log.ports import Entry, LogCorrupt, LogUnavailable, Place, Record, Stream, Take
 from controlplane.log.sqlite_file import SETTINGS, SHARD_SPAN, connect_reader, corrupt, entry_crc, meaning, settings_crc
 
 ResultT = TypeVar("ResultT")
@@ -47,6 +49,26 @@ class Reader:
     async def settings(self, start: int, limit: int) -> Sequence[Record]:
         """Records from an offset on."""
         return await self._run(lambda connection: self._settings(connection, start, limit))
+
+    async def scan(self, start: int, stop: int, take: Take) -> None:
+        """Hand records to `take` in the reader's thread; see the port."""
+        given_up = threading.Event()
+
+        def handed_over(connection: sqlite3.Connection) -> None:
+            position = start
+            while position < stop and not given_up.is_set():
+                records = self._settings(connection, position, min(BATCH, stop - position))
+                if not records or not take(records):
+                    return
+                position = records[-1].offset + 1
+
+        under_way = asyncio.ensure_future(self._run(handed_over))
+        try:
+            await asyncio.shield(under_way)
+        except asyncio.CancelledError:
+            given_up.set()
+            await asyncio.wait({under_way})
+            raise
 
     async def entries(self, positions: Mapping[Place, int], limit: int) -> Sequence[Entry]:
         """Entries of the first of the places that has any from its position on; empty when none has."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from controlplane.log.feed import BATCH, follow
-from controlplane.log.ports import Record
+from controlplane.log.ports import Record, Take
 from controlplane.log.sqlite_file import SETTINGS, Slot
 from controlplane.log.sqlite_reader import Reader
 from controlplane.log.sqlite_writer import Writer
@@ -29,6 +29,10 @@ class SqliteSettingsLog:
     async def read(self, start: int, limit: int = BATCH) -> Sequence[Record]:
         """See the port."""
         return await self._reader.settings(start, limit)
+
+    async def scan(self, start: int, stop: int, take: Take) -> None:
+        """See the port."""
+        await self._reader.scan(start, stop, take)
 
     def tail(self, start: int) -> AsyncGenerator[Sequence[Record], None]:
         """See the port."""

@@ -24,8 +24,9 @@ from typing import Any
 
 import structlog
 
+from controlplane.domain import requests
 from controlplane.domain.errors import Reason, Refused
-from controlplane.domain.fold import ChangeOutcome, State, UnknownRecord, Verdict, fold, is_unchanged, judge, replay
+from controlplane.domain.fold import ChangeOutcome, State, Verdict, fold, is_unchanged, judge, replay
 from controlplane.log import codec
 from controlplane.log.ports import Indeterminate, LogCorrupt, LogUnavailable, Record, SettingsLog
 from controlplane.runtime.clock import Clock
@@ -35,7 +36,7 @@ from schemas.record import VERSION
 
 _log = structlog.get_logger()
 
-Folded = Callable[[int, Mapping[str, Any], Verdict], None]
+Folded = Callable[[int, requests.ChangeRequest, Verdict], None]
 """Called after each folded record: offset, record, verdict. Must not block."""
 
 MOST_WRITES = 1000
@@ -88,12 +89,7 @@ class Replica:
         collecting = gc.isenabled()
         gc.disable()
         try:
-            while self.state.position < end and self.stopped is None:
-                records = await self._log.read(self.state.position)
-                if not records:
-                    break
-                self._replay_batch(records)
-                await asyncio.sleep(0)
+            await self._log.scan(self.state.position, end, self._replay_batch)
         finally:
             if collecting:
                 gc.enable()
@@ -128,10 +124,11 @@ class Replica:
             return first
         if self.stopped:
             raise LogUnavailable(self.stopped)
-        refusals = judge(self.state, changes)
+        asked = [requests.as_change(change) for change in changes]
+        refusals = judge(self.state, asked)
         if refusals:
             return Verdict(-1, request_id, (), refusals)
-        unchanged = await self._unchanged(changes, request_id)
+        unchanged = await self._unchanged(asked, request_id)
         if unchanged is not None:
             return unchanged
         pending = self._begin(changes, actor=actor, request_id=request_id, reason=reason)
@@ -185,13 +182,13 @@ class Replica:
         if self._appends:
             await asyncio.wait(self._appends, timeout=5)
 
-    async def _unchanged(self, changes: Sequence[Mapping[str, Any]], request_id: str) -> Verdict | None:
+    async def _unchanged(self, changes: Sequence[requests.Change], request_id: str) -> Verdict | None:
         """The verdict when no change would alter anything in the newest state; None otherwise."""
-        if not all(is_unchanged(self.state.entries.get(c["key"]), c) for c in changes):
+        if not all(is_unchanged(self.state.entries.get(c.key), c) for c in changes):
             return None
         if not await self.newest(5.0):
             return None
-        entries = [self.state.entries.get(change["key"]) for change in changes]
+        entries = [self.state.entries.get(change.key) for change in changes]
         if not all(is_unchanged(entry, change) for entry, change in zip(entries, changes, strict=True)):
             return None
         outcomes = tuple(ChangeOutcome(e.key, "unchanged", e.generation, e.revision) for e in entries if e is not None)
@@ -239,29 +236,29 @@ class Replica:
         if over and self._pending.get(request_id) is pending:
             del self._pending[request_id]
 
-    def _replay_batch(self, records: Sequence[Record]) -> None:
-        """Fold records whose verdicts nobody waits for."""
-        state, decode = self.state, codec.decode
-        offset = state.position
+    def _replay_batch(self, records: Sequence[Record]) -> bool:
+        """Fold records whose verdicts nobody waits for; False once one can't be folded."""
+        state, read = self.state, requests.read
         try:
             for offset, data in records:
-                replay(state, offset, decode(data))
-        except (UnknownRecord, codec.Undecodable) as exc:
-            self._stop(exc, offset)
+                replay(state, offset, read(offset, data))
+        except requests.UnknownRecord as exc:
+            self._stop(exc)
         self._metrics.folded(len(records), state.position)
+        return self.stopped is None
 
     def _fold_batch(self, records: Sequence[Record]) -> None:
         for record in records:
             try:
-                change = codec.decode(record.data)
-                verdict = fold(self.state, record.offset, change)
-            except (UnknownRecord, codec.Undecodable) as exc:
-                self._stop(exc, record.offset)
+                request = requests.read(record.offset, record.data)
+                verdict = fold(self.state, record.offset, request)
+            except requests.UnknownRecord as exc:
+                self._stop(exc)
                 break
             self._metrics.verdict(accepted=verdict.accepted)
-            self._answer(verdict, change["request_id"])
+            self._answer(verdict, request.request_id)
             for folded in self._listeners:
-                folded(record.offset, change, verdict)
+                folded(record.offset, request, verdict)
         self._metrics.folded(len(records), self.state.position)
         self._moved.set()
 
@@ -270,8 +267,8 @@ class Replica:
         if pending is not None and not pending.verdict.done():
             pending.verdict.set_result(verdict)
 
-    def _stop(self, exc: Exception, offset: int | None = None) -> None:
-        self.stopped = str(exc) if offset is None else f"settings log, offset {offset}: {exc}"
+    def _stop(self, exc: Exception) -> None:
+        self.stopped = str(exc)
         _log.error("replica stopped", error=self.stopped)
         for pending in self._pending.values():
             if not pending.verdict.done():

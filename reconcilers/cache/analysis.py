@@ -231,8 +231,9 @@ def _other_limits(series: Series, span_s: float) -> list[dict[str, Any]]:
     curve = sorted((float(within), size) for within, size in series.by("idle_size_bytes", "within").items())
     if not total or not curve:
         return []
-    full = limit or series.last("used_memory_bytes") or total
-    overhead = (series.last("used_memory_bytes") or total) / total
+    used = max(1.0, series.last("used_memory_bytes") or total)  # whoever holds something uses a byte
+    full = limit or used
+    overhead = used / total
     rate = series.grown("evictions_total") / span_s * total / max(1.0, series.last("keys") or 1.0)
     return [_at_limit(factor * full, factor * full / overhead, (total, rate), curve) for factor in FACTORS]
 

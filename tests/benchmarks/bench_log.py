@@ -19,6 +19,7 @@ from typing import Any
 import msgpack
 
 from controlplane.domain.fold import State, fold, replay
+from controlplane.domain.requests import read
 from controlplane.log import codec
 from controlplane.log.ports import Commit, Log, Outgoing
 from controlplane.log.sqlite import open_sqlite
@@ -91,7 +92,7 @@ async def appenders(log: Log, count: int, writers: int) -> None:
     async def follow() -> None:
         async for records in log.settings.tail(0):
             for offset, data in records:
-                verdict = fold(state, offset, codec.decode(data))
+                verdict = fold(state, offset, read(offset, data))
                 folded[verdict.request_id].set_result(None)
 
     async def write(first: int) -> None:
@@ -180,11 +181,11 @@ def only_read(state: State, offset: int, data: bytes) -> None:
 
 
 def decoded(state: State, offset: int, data: bytes) -> None:
-    codec.decode(data)
+    read(offset, data)
 
 
 def replayed(state: State, offset: int, data: bytes) -> None:
-    replay(state, offset, codec.decode(data))
+    replay(state, offset, read(offset, data))
 
 
 def cost(work: Callable[[], int], rounds: int) -> tuple[float, float]:

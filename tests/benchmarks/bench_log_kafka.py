@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.kafka import KAFKA
 from controlplane.domain.fold import State, fold
-from controlplane.log import codec
+from controlplane.domain.requests import read
 from controlplane.log.kafka import KafkaLog, open_kafka
 from tests.benchmarks.bench_log import appenders, commits, line, percentiles, record
 from tests.servers import program_of, started
@@ -88,7 +88,7 @@ async def over_replicas(url: str, count: int, replicas: int) -> None:
         state = State()
         async for records in logs[index].settings.tail(0):
             for offset, data in records:
-                verdict = fold(state, offset, codec.decode(data))
+                verdict = fold(state, offset, read(offset, data))
                 waiting = folded[index].get(verdict.request_id)
                 if waiting is not None:
                     waiting.set_result(None)
@@ -121,7 +121,7 @@ async def replays(url: str, count: int) -> None:
     tail = log.settings.tail(0)
     while position < count:
         for offset, data in await anext(tail):
-            fold(state, offset, codec.decode(data))
+            fold(state, offset, read(offset, data))
             position = offset + 1
         await asyncio.sleep(0)
     ours = (time.process_time() - cpu) / count * 1e6

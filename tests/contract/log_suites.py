@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
@@ -122,6 +123,58 @@ class SettingsLogSuite:
         await appended(log.settings, 7)
         records = await log.settings.read(0)
         assert list(await log.settings.read(records[2].offset, 3)) == records[2:5]
+
+    async def test_a_scan_hands_over_every_record_of_its_span_once_and_in_order(self, log: Log):
+        await appended(log.settings, 1203)
+        records = await all_records(log.settings)
+        taken: list[Record] = []
+        await log.settings.scan(records[1].offset, records[1201].offset, lambda batch: taken.extend(batch) or True)
+        assert taken == records[1:1201]
+        await log.settings.scan(await log.settings.end_offset(), 9999, lambda batch: pytest.fail("there is nothing"))
+
+    async def test_a_scan_ends_where_it_is_told_to(self, log: Log):
+        await appended(log.settings, 1203)
+        batches: list[Sequence[Record]] = []
+
+        def two(batch: Sequence[Record]) -> bool:
+            batches.append(batch)
+            return len(batches) < 2
+
+        await log.settings.scan(0, await log.settings.end_offset(), two)
+        assert len(batches) == 2
+
+    async def test_what_a_scan_stumbles_over_comes_back_to_who_asked(self, log: Log):
+        await appended(log.settings, 3)
+
+        def stumble(batch: Sequence[Record]) -> bool:
+            raise KeyError(batch[0].offset)
+
+        with pytest.raises(KeyError):
+            await log.settings.scan(0, 3, stumble)
+
+    async def test_a_scan_that_is_given_up_takes_no_more(self, log: Log):
+        await appended(log.settings, 1203)
+        begun, batches = asyncio.Event(), []
+        loop = asyncio.get_running_loop()
+
+        def slow(batch: Sequence[Record]) -> bool:
+            batches.append(batch)
+            loop.call_soon_threadsafe(begun.set)
+            time.sleep(0.01)
+            return True
+
+        end = await log.settings.end_offset()
+        while True:
+            begun.clear()
+            scanning = asyncio.ensure_future(log.settings.scan(0, end, slow))
+            await begun.wait()
+            scanning.cancel()
+            await asyncio.wait({scanning})
+            taken = len(batches)
+            await log.settings.read(0)
+            assert len(batches) == taken
+            if scanning.cancelled():
+                break
 
     async def test_the_end_offset_lies_behind_the_last_record(self, log: Log):
         await appended(log.settings, 3)

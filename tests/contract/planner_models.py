@@ -19,7 +19,7 @@ from reconcilers.cache.steps import ChangeSettings, DropUser, RewriteConfig, Set
 from reconcilers.contract import ExternalId, Step
 from reconcilers.planning import Nodes
 from schemas.secret import SecretRef
-from tests.contract import search_models
+from tests.contract import search_models, storage_models
 
 State = dict[str, dict[str, Any]]
 
@@ -241,6 +241,13 @@ MODELS: Mapping[str, Model] = {
         lambda state, external, _desired: state["n1"].get(external.name),
         take_namespace,
         named,
+    ),
+    "storage.bucket": Model(
+        storage_models.bucket_values,
+        storage_models.bucket_states,
+        storage_models.observe_bucket,
+        storage_models.take_bucket,
+        storage_models.foreign_buckets,
     ),
     "search.index": Model(
         search_models.index_values,

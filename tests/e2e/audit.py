@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.domain.fold import State, Verdict, fold
+from controlplane.domain.requests import read
 from controlplane.log import codec
 from controlplane.log.ports import Place, Stream
 from controlplane.log.sqlite import open_sqlite
@@ -42,7 +43,7 @@ async def books(data_dir: Path) -> Books:
         position = 0
         while records := await log.settings.read(position):
             for offset, data in records:
-                found.verdicts.append(fold(found.state, offset, codec.decode(data)))
+                found.verdicts.append(fold(found.state, offset, read(offset, data)))
                 found.offsets.append(offset)
             position = records[-1].offset + 1
         for shard in range(SHARDS):

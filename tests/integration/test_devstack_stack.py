@@ -76,7 +76,7 @@ async def parent_of_a_stack(data_dir: Path) -> tuple[asyncio.subprocess.Process,
 
 
 async def test_the_backends_answer_inside_the_context_and_are_gone_after_it(tmp_path: Path, machine: Machine):
-    async with Stack(tmp_path, (), silent, machine) as stack:
+    async with Stack(tmp_path, ("cache",), silent, machine) as stack:
         running = by_name(stack)
         ports = {name: int(backend["url"].rpartition(":")[2]) for name, backend in running.items()}
         assert await redis.probe(ports["redis"]) == running["redis"]["pid"]
@@ -99,10 +99,10 @@ async def test_the_target_of_redis_names_a_user_and_a_password_that_work(tmp_pat
 
 
 async def test_the_next_run_has_the_same_ports_and_the_same_password(tmp_path: Path, machine: Machine):
-    async with Stack(tmp_path, (), silent, machine) as stack:
+    async with Stack(tmp_path, ("cache",), silent, machine) as stack:
         first = stack.targets()
         secret = (tmp_path / "secrets/redis-admin").read_text()
-    async with Stack(tmp_path, (), silent, machine) as stack:
+    async with Stack(tmp_path, ("cache",), silent, machine) as stack:
         assert stack.targets() == first
         assert (tmp_path / "secrets/redis-admin").read_text() == secret
 
@@ -113,7 +113,7 @@ async def test_a_taken_port_is_left_to_its_owner(tmp_path: Path, machine: Machin
         other.listen()
         taken = other.getsockname()[1]
         (tmp_path / "devstack.json").write_text(json.dumps({"ports": {"redis": taken}}))
-        async with Stack(tmp_path, (), silent, machine) as stack:
+        async with Stack(tmp_path, ("cache",), silent, machine) as stack:
             chosen = int(by_name(stack)["redis"]["url"].rpartition(":")[2])
             assert chosen != taken
             assert await redis.probe(chosen) == by_name(stack)["redis"]["pid"]
@@ -126,7 +126,7 @@ async def test_a_server_that_dies_comes_back_at_its_url(tmp_path: Path, machine:
     def tell(part: str, message: str, *, done: bool = False) -> None:
         told.append(f"{part}: {message}")
 
-    async with Stack(tmp_path, (), tell, machine) as stack:
+    async with Stack(tmp_path, ("cache",), tell, machine) as stack:
         before = by_name(stack)[name]
         os.kill(before["pid"], signal.SIGKILL)
         await eventually(lambda: any("runs again" in line for line in told), f"{name} came back")
@@ -181,7 +181,7 @@ async def test_ctrl_c_for_the_whole_group_is_left_to_the_parent(tmp_path: Path, 
 async def test_a_given_server_is_declared_but_not_started(tmp_path: Path, machine: Machine):
     environment = {**machine.environment, "COREPLANE_MEMCACHED_URL": "memcached://cache.example:11211"}
     given = Machine(environment, machine.cache_dir, machine.privileged)
-    async with Stack(tmp_path, (), silent, given) as stack:
+    async with Stack(tmp_path, ("cache",), silent, given) as stack:
         targets = {declaration["name"]: declaration["value"] for declaration in stack.targets()}
         assert targets["memcached"] == {"kind": "memcached", "url": "memcached://cache.example:11211"}
         assert "pid" not in by_name(stack)["memcached"]
@@ -198,6 +198,6 @@ async def test_when_one_backend_cannot_start_the_others_are_stopped_and_its_log_
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis/redis.conf").write_text("no-such-parameter 1\n")
     with pytest.raises(DevstackError, match="no-such-parameter"):
-        async with Stack(tmp_path, (), silent, machine):
+        async with Stack(tmp_path, ("cache",), silent, machine):
             pytest.fail("started all the same")
     assert not running_in(tmp_path)

@@ -101,8 +101,8 @@ def test_a_target_that_loses_its_last_key_and_gets_it_back_goes_on_with_new_even
             await world.declare_target()
             await world.declare("a", 2)
 
-        def folded(offset, record, verdict) -> None:
-            if record["changes"][0] == {"op": "forget", "key": TARGET, "expected": record["changes"][0]["expected"]}:
+        def folded(offset, request, verdict) -> None:
+            if (request.changes[0].op, request.changes[0].key) == ("forget", TARGET):
                 tasks.append(asyncio.get_running_loop().create_task(again()))
 
         world.replica.listen(folded)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from controlplane.domain.fold import REMEMBERED_OFFSETS, State, Verdict, fold, judge, replay
 from controlplane.domain.history import history
-from controlplane.log.codec import decode, encode
+from controlplane.domain.requests import as_request, read
+from controlplane.log.codec import encode
 
 KEYS = [f"default/cache.namespace/{letter}" for letter in "abc"]
 VALUES = st.fixed_dictionaries({"n": st.sampled_from([0, 1, 2, True, False, 1.0, None])})
@@ -66,13 +67,13 @@ def fitted(log: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict[str, A
             for change in record["changes"]
         ]
         out.append((offset, {**record, "changes": changes}))
-        fold(state, *out[-1])
+        fold(state, offset, as_request(*out[-1]))
     return out
 
 
 def folded(records: list[tuple[int, dict[str, Any]]]) -> tuple[State, list[Verdict]]:
     state = State()
-    return state, [fold(state, offset, record) for offset, record in records]
+    return state, [fold(state, offset, as_request(offset, record)) for offset, record in records]
 
 
 @given(LOGS.map(fitted), st.data())
@@ -81,12 +82,12 @@ def test_replicas_that_stop_anywhere_and_go_on_reach_the_same_state_and_verdicts
     cut = data.draw(st.integers(0, len(records)))
     first, early = folded(records[:cut])
     other = copy.deepcopy(first)
-    late = [fold(other, offset, decode(encode(record))) for offset, record in records[cut:]]
+    late = [fold(other, offset, read(offset, encode(record))) for offset, record in records[cut:]]
     assert other == state
     assert early + late == verdicts
     bare = State()
     for offset, record in records:
-        replay(bare, offset, record)
+        replay(bare, offset, as_request(offset, record))
     assert bare == state
 
 
@@ -110,7 +111,7 @@ def test_a_stale_expectation_is_always_refused_and_a_refused_request_changes_not
     for offset, record in records:
         before = {key: state.revision_of(key) for key in KEYS}
         entries, known = dict(state.entries), {*state.verdicts.older, *state.verdicts.recent}
-        verdict = fold(state, offset, record)
+        verdict = fold(state, offset, as_request(offset, record))
         if record["request_id"] in known and verdict.offset != offset:
             continue
         for change in record["changes"]:
@@ -127,8 +128,8 @@ def test_a_stale_expectation_is_always_refused_and_a_refused_request_changes_not
 def test_judging_beforehand_says_what_the_fold_then_says(records):
     state = State()
     for offset, record in records:
-        foreseen = judge(state, record["changes"])
-        verdict = fold(state, offset, record)
+        foreseen = judge(state, as_request(offset, record).changes)
+        verdict = fold(state, offset, as_request(offset, record))
         if verdict.offset == offset:
             assert verdict.refusals == foreseen
 
@@ -138,7 +139,7 @@ def test_a_repetition_within_the_window_gets_the_first_verdict_and_later_it_is_j
     state, judged = State(), {}
     for offset, record in records:
         entries, first = dict(state.entries), judged.get(record["request_id"])
-        verdict = fold(state, offset, record)
+        verdict = fold(state, offset, as_request(offset, record))
         if first is not None and offset - first.offset < REMEMBERED_OFFSETS:
             assert verdict == first
             assert state.entries == entries
@@ -159,8 +160,8 @@ def test_a_request_of_one_change_is_judged_like_one_of_many(records):
             "expected": None,
             "body": {"value": {}, "labels": {}, "depends_on": [], "policy": {}},
         }
-        one = fold(short, offset, single)
-        both = fold(long, offset, {**single, "changes": [*single["changes"], companion]})
+        one = fold(short, offset, as_request(offset, single))
+        both = fold(long, offset, as_request(offset, {**single, "changes": [*single["changes"], companion]}))
         assert (one.outcomes, one.refusals) == (both.outcomes[:1], both.refusals)
     assert short.entries == {key: entry for key, entry in long.entries.items() if not key.endswith("companion")}
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from controlplane.domain.fold import REMEMBERED_OFFSETS, Entry, State, UnknownRecord, Verdict, fold, judge
+from controlplane.domain.fold import REMEMBERED_OFFSETS, Entry, State, Verdict, fold, judge
+from controlplane.domain.requests import UnknownRecord, as_change, as_request, read
+from controlplane.log.codec import encode
 
 KEY = "default/cache.redis_user/app"
 OTHER = "default/cache.redis_user/other"
@@ -42,7 +44,7 @@ class Log:
 
     def write(self, *changes: dict[str, Any], request_id: str | None = None, offset: int | None = None) -> Verdict:
         offset = self.state.position if offset is None else offset
-        return fold(self.state, offset, record(*changes, request_id=request_id or f"r{offset}"))
+        return fold(self.state, offset, as_request(offset, record(*changes, request_id=request_id or f"r{offset}")))
 
     def entry(self, key: str = KEY) -> Entry:
         return self.state.entries[key]
@@ -66,10 +68,10 @@ def test_the_first_revision_is_one_past_the_offset_so_that_zero_means_absent():
 
 def test_a_declare_keeps_who_made_the_newest_revision_and_when_the_first_was_made():
     log = Log()
-    fold(log.state, 0, record(declare(), request_id="a", at="2026-01-01T00:00:00.000000Z", actor="ann"))
-    fold(
-        log.state, 1, record(declare(n=2), request_id="b", at="2026-01-02T00:00:00.000000Z", actor="bob", reason="why")
-    )
+    first = record(declare(), request_id="a", at="2026-01-01T00:00:00.000000Z", actor="ann")
+    second = record(declare(n=2), request_id="b", at="2026-01-02T00:00:00.000000Z", actor="bob", reason="why")
+    fold(log.state, 0, as_request(0, first))
+    fold(log.state, 1, as_request(1, second))
     entry = log.entry()
     assert (entry.created_revision, entry.revision, entry.generation) == (1, 2, 2)
     assert (entry.created_at, entry.updated_at) == ("2026-01-01T00:00:00.000000Z", "2026-01-02T00:00:00.000000Z")
@@ -285,12 +287,13 @@ def test_old_verdicts_do_not_pile_up():
         {"changes": [{"op": "declare", "key": [], "body": body()}]},
     ],
 )
-def test_a_record_that_is_not_understood_stops_the_fold_before_it(strange: dict[str, Any]):
+@pytest.mark.parametrize("understood", [as_request, lambda offset, record: read(offset, encode(record))])
+def test_a_record_that_is_not_understood_stops_the_fold_before_it(strange: dict[str, Any], understood: Any):
     log = Log()
     log.write(declare())
     before = copy.deepcopy(log.state)
     with pytest.raises(UnknownRecord, match="offset 1") as caught:
-        fold(log.state, 1, {**record(declare(n=2), request_id="x"), **strange})
+        fold(log.state, 1, understood(1, {**record(declare(n=2), request_id="x"), **strange}))
     assert caught.value.offset == 1
     assert log.state == before
 
@@ -300,7 +303,7 @@ def test_a_record_without_a_request_id_stops_the_fold():
     nameless = record(declare(), request_id="x")
     del nameless["request_id"]
     with pytest.raises(UnknownRecord):
-        fold(log.state, 0, nameless)
+        fold(log.state, 0, read(0, encode(nameless)))
     assert log.state == State()
 
 
@@ -321,6 +324,7 @@ def test_judging_beforehand_changes_nothing():
     log = Log()
     log.write(declare())
     before = copy.deepcopy(log.state)
-    assert [r.reason for r in judge(log.state, [declare(expected=9), retire(OTHER)])] == ["Conflict", "NotFound"]
-    assert judge(log.state, [declare(n=2, expected=1)]) == ()
+    foreseen = judge(log.state, [as_change(declare(expected=9)), as_change(retire(OTHER))])
+    assert [r.reason for r in foreseen] == ["Conflict", "NotFound"]
+    assert judge(log.state, [as_change(declare(n=2, expected=1))]) == ()
     assert log.state == before

@@ -15,6 +15,7 @@ from controlplane.domain.errors import Refused
 from controlplane.domain.fold import State, fold
 from controlplane.domain.history import entry_at, entry_at_time, history
 from controlplane.domain.patch import merge_patch, patched
+from controlplane.domain.requests import as_request
 from schemas.names import parse_timestamp
 
 KEY = "default/cache.namespace/catalogue"
@@ -155,7 +156,7 @@ def test_the_history_of_a_key_tells_every_revision_and_what_it_changed():
 def test_the_past_of_a_key_is_what_the_fold_held_at_that_revision():
     state, past = State(), {}
     for offset, record in requests():
-        assert fold(state, offset, record).accepted
+        assert fold(state, offset, as_request(offset, record)).accepted
         past[offset + 1] = state.entries.get(KEY)
     assert [revision - 1 for revision in state.history[KEY]] == [offset for offset, _ in requests()]
     known = None

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from controlplane.domain import rollback, writes
 from controlplane.domain.errors import Reason, Refused
 from controlplane.domain.fold import State, fold
+from controlplane.domain.requests import as_request
 from controlplane.domain.rollback import Place, Request, request_of
 
 TENANT = "default"
@@ -66,7 +67,7 @@ class Log:
     def append(self, changes: list[dict[str, Any]]) -> bool:
         offset = self.state.position
         self.records.append((offset, record(offset, changes)))
-        verdict = fold(self.state, *self.records[-1])
+        verdict = fold(self.state, self.records[-1][0], as_request(*self.records[-1]))
         self.past.append(dict(self.state.entries))
         return verdict.accepted
 

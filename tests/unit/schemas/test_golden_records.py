@@ -10,6 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from controlplane.domain.fold import State, fold
+from controlplane.domain.requests import read
 from controlplane.domain.status import from_wire, public, to_wire
 from controlplane.log.codec import decode, encode
 from schemas.event import InfrastructureEvent
@@ -32,7 +33,7 @@ def expected(name: str) -> Any:
 
 def test_the_change_requests_of_version_1_fold_to_what_they_always_folded_to():
     state = State()
-    verdicts = [fold(state, offset, decode(path.read_bytes())) for offset, path in enumerate(REQUESTS)]
+    verdicts = [fold(state, offset, read(offset, path.read_bytes())) for offset, path in enumerate(REQUESTS)]
     wanted = expected("change_request_v1")
     seen = [{"outcomes": [list(o) for o in v.outcomes], "refusals": [list(r) for r in v.refusals]} for v in verdicts]
     assert seen == wanted["verdicts"]

@@ -1,0 +1,123 @@
+"""Buckets driven by the whole daemon on a real MinIO: Ready, repaired at once, refused with the server's words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from controlplane.client.http import CoreplaneClient
+from controlplane.devstack import minio, secrets
+from reconcilers.storage import model
+from reconcilers.storage.s3 import Refused
+from tests.e2e.conditions import condition_of, phase, until
+from tests.integration.storage_world import World, fresh, world
+from tests.servers import DaemonProcess
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+REPAIR_S = 20.0
+"""A sweep comes after a minute: what is repaired by then was noticed by the trace."""
+
+
+@pytest.fixture
+async def client(daemon: DaemonProcess, minio_server: Any) -> AsyncIterator[CoreplaneClient]:
+    """A daemon with the run's MinIO as target `main`."""
+    folder = daemon.data_dir / "secrets"
+    folder.mkdir(exist_ok=True)
+    (folder / "name").write_text(minio.ADMIN)
+    (folder / "secret").write_text(secrets.ensure(minio_server.place.data_dir, minio.ADMIN_SECRET))
+    async with daemon.client() as client:
+        await client.put_setting("storage.target", "main", {"value": target(minio_server.url)}, wait="Ready", wait_s=30)
+        yield client
+
+
+@pytest.fixture
+async def outside(minio_server: Any) -> AsyncIterator[World]:
+    """Somebody else, who administers the server by hand."""
+    async with world(minio_server) as w:
+        yield w
+
+
+def target(url: str, secret: str = "secret") -> dict[str, Any]:
+    return {
+        "endpoint": url,
+        "access_key": {"from_file": "secrets/name"},
+        "secret_key": {"from_file": f"secrets/{secret}"},
+    }
+
+
+async def test_a_bucket_is_made_and_what_somebody_switches_off_is_back_long_before_the_next_sweep(
+    client: CoreplaneClient, outside: World
+):
+    bucket = fresh("daemon")
+    value = {"target": "main", "versioning": "enabled", "tags": {"team": "a"}}
+    value["lifecycle"] = [{"id": "tmp", "prefix": "tmp/", "expire_days": 7}]
+    made = await client.put_setting("storage.bucket", bucket, {"value": value}, wait="Ready", wait_s=30)
+    assert made["status"]["phase"] == "Ready"
+    assert model.versioned(await outside.raw(bucket, "versioning")).status == "enabled"
+
+    await outside.put_raw(bucket, "versioning", model.versioning_document(model.Versioning("suspended")).decode())
+
+    async def back() -> bool:
+        return model.versioned(await outside.raw(bucket, "versioning")).status == "enabled"
+
+    await until(back, REPAIR_S, "versioning is enabled again")
+
+    async def told() -> list[Any]:
+        page = await client.events(event_type="DriftDetected", setting=f"default/storage.bucket/{bucket}")
+        return list(page["items"])
+
+    drift = (await until(told, REPAIR_S, "the drift is an event"))[0]["details"]
+    assert "/versioning" in str(drift)
+    assert "suspended" in str(drift)
+
+
+async def test_a_rule_that_is_declared_no_more_goes_and_those_of_others_stay(client: CoreplaneClient, outside: World):
+    bucket = fresh("daemon")
+    rules = [{"id": name, "prefix": f"{name}/", "expire_days": 7} for name in ("a", "b")]
+    value = {"target": "main", "lifecycle": rules}
+    await client.put_setting("storage.bucket", bucket, {"value": value}, wait="Ready", wait_s=30)
+    held = (await outside.raw(bucket, "lifecycle")).decode().replace("</LifecycleConfiguration>", "")
+    theirs = "<Rule><ID>c</ID><Status>Enabled</Status><Filter></Filter><Expiration><Days>1</Days></Expiration></Rule>"
+    await outside.put_raw(bucket, "lifecycle", f"{held}{theirs}</LifecycleConfiguration>")
+    value = {"target": "main", "lifecycle": rules[:1]}
+    await client.put_setting("storage.bucket", bucket, {"value": value}, wait="Ready", wait_s=30)
+    assert list(model.lifecycle.parsed(await outside.raw(bucket, "lifecycle")).rules) == ["a", "c"]
+
+
+async def test_a_bucket_that_is_to_go_is_kept_unless_that_is_permitted_and_then_emptied_and_dropped(
+    client: CoreplaneClient, outside: World
+):
+    bucket = fresh("daemon")
+    value = {"target": "main", "versioning": "enabled"}
+    await client.put_setting(
+        "storage.bucket", bucket, {"value": value, "policy": {"deletion": "delete"}}, wait="Ready", wait_s=30
+    )
+    await outside.put_object(bucket, "invoice", b"1")
+    await outside.put_object(bucket, "invoice", b"2")
+    await client.delete_setting("storage.bucket", bucket)
+
+    async def refused() -> bool:
+        found = await client.get_setting("storage.bucket", bucket)
+        return condition_of(found, "Stalled").get("reason") == "NotAllowed"
+
+    await until(refused, REPAIR_S, "it says what would permit it")
+    assert await outside.client.get(f"/{bucket}/invoice") == b"2"
+    gone = f"{bucket}-gone"
+    policy = {"deletion": "delete", "allow": ["EmptyBucket"]}
+    await client.put_setting("storage.bucket", gone, {"value": value, "policy": policy}, wait="Ready", wait_s=30)
+    await outside.put_object(gone, "invoice", b"1")
+    await client.delete_setting("storage.bucket", gone, wait="Gone", wait_s=30)
+    with pytest.raises(Refused, match="NoSuchBucket"):
+        await outside.raw(gone, "versioning")
+
+
+async def test_a_wrong_password_stalls_the_target_and_says_why(client: CoreplaneClient, minio_server: Any, daemon: Any):
+    (daemon.data_dir / "secrets" / "wrong").write_text("not-the-password")
+    await client.put_setting("storage.target", "other", {"value": target(minio_server.url, "wrong")})
+
+    found = await phase(client, "storage.target", "other", "Stalled")
+    assert condition_of(found, "Stalled")["reason"] == "SignatureDoesNotMatch"
+    assert "not-the-password" not in str(found)
