@@ -31,6 +31,7 @@ class Load:
     deleted: set[str] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)
     requests: int = 0
+    conflicts: int = 0
     longest_s: float = 0.0
 
     async def request(self, method: str, path: str, body: Any = None, *, absent: bool = False) -> dict[str, Any]:
@@ -42,9 +43,9 @@ class Load:
             async with self.session.request(method, url, data=data, headers={"content-type": kind}) as answer:
                 content: dict[str, Any] = await answer.json()
                 if answer.status >= 400 and not (absent and answer.status == 404):
-                    self.failures.append(f"{method} {path}: {answer.status} {str(content)[:300]}")
+                    self.failures.append(f"{method} {path}: {answer.status} {str(content)[:700]}")
                 if content.get("errors"):
-                    self.failures.append(f"{method} {path}: {str(content)[:300]}")
+                    self.failures.append(f"{method} {path}: {str(content)[:700]}")
         except (aiohttp.ClientError, TimeoutError) as exc:
             self.failures.append(f"{method} {path}: {exc!r}")
             content = {}
@@ -66,7 +67,7 @@ class Load:
                     self.known(one, turn)
                 case 1:
                     if one in self.expected:
-                        await self.request("POST", f"/_update/{one}?retry_on_conflict=5", {"doc": {"n": turn}})
+                        await self.update(one, turn)
                     else:
                         await self.request("PUT", f"/_doc/{one}", {"n": turn, "title": f"turn {turn}"})
                     self.known(one, turn)
@@ -81,6 +82,19 @@ class Load:
                     for id_ in part:
                         self.known(id_, turn)
             await asyncio.sleep(PAUSE_S)
+
+    async def update(self, id_: str, value: int) -> None:
+        """Repeated when it conflicts, as clients of `_update` do anyway: it reads the old generation and writes to the new
+        one when the alias moves in between, which the server refuses."""
+        path = f"/_update/{id_}?retry_on_conflict=5"
+        for _ in range(50):
+            before = len(self.failures)
+            await self.request("POST", path, {"doc": {"n": value}})
+            if len(self.failures) == before or ": 409 " not in self.failures[-1]:
+                return
+            self.failures.pop()
+            self.conflicts += 1
+            await asyncio.sleep(10 * PAUSE_S)
 
     def known(self, id_: str, value: int) -> None:
         self.expected[id_] = value

@@ -29,6 +29,8 @@ class SearchWorld:
         self.wire: Wire = backend.wire
         self.fence: Any = OpenFence()
         self.taken: list[str] = []
+        self.said: dict[str, dict[str, Any]] = {}
+        """Step → everything that its outcomes told."""
 
     async def look(
         self,
@@ -55,6 +57,7 @@ class SearchWorld:
         for step in plan.steps:
             self.taken.append(step.name)
             outcomes += await self.backend.apply([step], self.fence)
+            self.said[step.name] = {**self.said.get(step.name, {}), **outcomes[-1].details}
             if outcomes[-1].result is not Result.SUCCEEDED:
                 break
         return outcomes

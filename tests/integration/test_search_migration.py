@@ -58,6 +58,7 @@ async def test_nothing_is_lost_and_nobody_refused_in_three_migrations_under_load
         (now,) = await serving(world, index)
         assert now.startswith(f"{index}-g4-")
         assert world.taken.count("SwitchAlias") == 3
+        assert "mended" not in world.said["SwitchAlias"], "a pass missed something"
 
 
 class Crash(BaseException):
