@@ -395,8 +395,8 @@ class Service:
 
     name: str
     kinds: tuple[Kind[Any, Any, Any], ...]
-    target: type[BaseModel]
-    """Value model of `{name}.target`."""
+    target: type[BaseModel] | None
+    """Value model of `{name}.target`. None: the daemon itself is where its settings are carried out, always there."""
     connect: Callable[[Connection], Awaitable[Backend]]
     """Open a backend; raises `Unreachable`, `TerminalError` (wrong credentials), `SecretNotFound`."""
     operations: tuple[Operation, ...] = ()

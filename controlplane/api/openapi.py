@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
 from controlplane.api import parameters, problems
-from controlplane.api.auth import Role
 from controlplane.api.table import Body, Route
+from controlplane.domain.access import Role
 from schemas.event import InfrastructureEvent
 from schemas.metric import InfrastructureMetric
 from schemas.names import NAME_PATTERN, SERVICES, Reference

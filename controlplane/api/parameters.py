@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from controlplane.domain.errors import Fault, Reason, Refused
 from schemas.event import EventStatus, EventType
-from schemas.names import SERVICES, parse_timestamp
+from schemas.names import ACCESS, SERVICES, parse_timestamp
 from schemas.setting import Phase
 
 
@@ -201,7 +201,7 @@ def instant(text: str | None, name: str) -> float | None:
 
 def known_service(service: str | None, name: str = "service_name") -> str | None:
     """The service, if it is one. Raises `Refused` (Malformed)."""
-    if service is None or service in SERVICES:
+    if service is None or service in SERVICES or service == ACCESS:
         return service
     message = f"unknown service; there are: {', '.join(SERVICES)}"
     raise Refused(Reason.MALFORMED, message, [Fault(f"?{name}", message)])

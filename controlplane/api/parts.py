@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from controlplane.api.limits import Limits
+from controlplane.api.refusals import Refusals
 from controlplane.config import Config
 from controlplane.log.ports import Journal
 from controlplane.projection.queries import Queries
 from controlplane.runtime.clock import Clock
+from controlplane.runtime.directory import Directory
 from controlplane.runtime.foreseen import Previewed
 from controlplane.runtime.imported import Imported
 from controlplane.runtime.importing import Text, Wish
@@ -83,6 +86,10 @@ class Parts:
     metrics: Metrics
     clock: Clock
     preview: Foresight
+    directory: Directory
+    """Tokens, tenants and shares."""
     importing: Imports
     troubles: Callable[[], Sequence[Mapping[str, str]]] = no_troubles
     """What else keeps the daemon from being ready: `{part, reason, message}` each."""
+    limits: Limits = field(default_factory=Limits)
+    refusals: Refusals = field(default_factory=Refusals)

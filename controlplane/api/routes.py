@@ -21,10 +21,10 @@ from controlplane.api import (
     settings,
     stream,
 )
-from controlplane.api.auth import Role
 from controlplane.api.parts import Parts
 from controlplane.api.stream import Streams
 from controlplane.api.table import SETTING, TENANT, Answer, Body, Route
+from controlplane.domain.access import Role
 
 _WRITES: Final = ("If-Match", "If-None-Match", "Idempotency-Key")
 

@@ -111,7 +111,7 @@ def _chosen(
 ) -> answers.Selection:
     """Of the tenant. `more`: phase and text."""
     known = parameters.known_service(service, "service")
-    return answers.Selection(call.tenant, setting_type, known, answers.labels_of(label), **more)
+    return answers.Selection(call.tenant, setting_type, known, answers.labels_of(label), services=call.services, **more)
 
 
 def not_found(key: Key) -> Refused:

@@ -28,6 +28,7 @@ from controlplane.cli import (
     printing,
     rolling_back,
     serving,
+    tokens,
     up,
 )
 from controlplane.cli import settings as settings_verbs
@@ -38,6 +39,7 @@ from controlplane.client.errors import ClientError
 DAEMON = "The daemon"
 SETTINGS = "Settings"
 WATCHING = "Watching and operating"
+ACCESS = "Access"
 
 USAGE_ERROR = 2
 """Typer's exit code for a mistyped command; 2 means "differs" here."""
@@ -110,6 +112,7 @@ def program() -> typer.Typer:
     app.callback()(root)
     for panel, name, verb in VERBS:
         app.command(name, rich_help_panel=panel)(verb)
+    app.add_typer(tokens.app(), name="token", rich_help_panel=ACCESS)
     app.command("version", rich_help_panel=DAEMON)(version)
     return app
 

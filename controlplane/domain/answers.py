@@ -65,6 +65,8 @@ class Selection:
     phase: Phase | None = None
     text: str | None = None
     """Found in the key, a label or the value, case folded."""
+    services: frozenset[str] | None = None
+    """Only settings of these."""
 
 
 def select(entries: Iterable[Entry], statuses: Mapping[str, KeyStatus] | Any, chosen: Selection) -> list[Entry]:
@@ -114,6 +116,8 @@ def _matches(entry: Entry, statuses: Any, chosen: Selection) -> bool:
     if tenant != chosen.tenant or (chosen.setting_type and setting_type != chosen.setting_type):
         return False
     if chosen.service and not setting_type.startswith(f"{chosen.service}."):
+        return False
+    if chosen.services is not None and setting_type.partition(".")[0] not in chosen.services:
         return False
     if chosen.labels and not carries(entry, chosen.labels):
         return False

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     TOO_LARGE = "TooLarge"
     UNSUPPORTED_MEDIA_TYPE = "UnsupportedMediaType"
     TOO_MANY_REQUESTS = "TooManyRequests"
+    QUOTA_EXCEEDED = "QuotaExceeded"
     LOG_UNAVAILABLE = "LogUnavailable"
     PROJECTION_UNAVAILABLE = "ProjectionUnavailable"
     OUTCOME_UNKNOWN = "OutcomeUnknown"

@@ -130,7 +130,7 @@ class Actions:
     async def _apply(self, backend: Backend, steps: Sequence[Step], fence: Effects) -> Sequence[Outcome]:
         """Outcomes of the steps, whatever happens: an effect always has an end."""
         try:
-            async with asyncio.timeout(self._service.effect_timeout_s + len(steps) / 500):
+            async with asyncio.timeout(longest_effect_s(self._service, len(steps))):
                 outcomes = list(await backend.apply(steps, fence))
         except NotSent:
             return [Outcome(Result.NOT_SENT)] * len(steps)
@@ -177,6 +177,11 @@ class Actions:
         pause_s = self._schedule.retry(key, decisions.pause_s(outcome))
         self._metrics.backed_off(self._service.name, pause_s)
         return pause_s
+
+
+def longest_effect_s(service: Service, steps: int) -> float:
+    """After that a batch of so many steps is given up."""
+    return service.effect_timeout_s + steps / 500
 
 
 def _log_end(step: Step, outcome: Outcome, subject: Subject) -> None:

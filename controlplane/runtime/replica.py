@@ -26,9 +26,10 @@ import structlog
 
 from controlplane.domain import requests
 from controlplane.domain.errors import Reason, Refused
+from controlplane.domain.events import change_headers
 from controlplane.domain.fold import ChangeOutcome, State, Verdict, fold, is_unchanged, judge, replay
 from controlplane.log import codec
-from controlplane.log.ports import Indeterminate, LogCorrupt, LogUnavailable, Record, SettingsLog
+from controlplane.log.ports import About, Indeterminate, LogCorrupt, LogUnavailable, Record, SettingsLog
 from controlplane.runtime.clock import Clock
 from controlplane.telemetry.metrics import Metrics
 from schemas.names import timestamp
@@ -67,6 +68,8 @@ class Replica:
         self.state = State()
         self.stopped: str | None = None
         """Why folding ended, for people; None while all is well."""
+        self.halted = asyncio.Event()
+        """Set when it ended."""
         self._log = log
         self._clock = clock
         self._metrics = metrics
@@ -211,16 +214,16 @@ class Replica:
         if pending is None:
             pending = self._pending[request_id] = _Pending()
         pending.appending = True  # Note [Appended again]
-        task = asyncio.create_task(self._append(request_id, pending, codec.encode(record)))
+        task = asyncio.create_task(self._append(request_id, pending, record))
         self._appends.add(task)
         task.add_done_callback(self._appends.discard)
         return pending
 
-    async def _append(self, request_id: str, pending: _Pending, data: bytes) -> None:
+    async def _append(self, request_id: str, pending: _Pending, record: Mapping[str, Any]) -> None:
         """Append; certain failures answer the waiters at once, uncertain ones leave the answer to the fold."""
         started = self._clock.monotonic()
         try:
-            await self._log.append(data)
+            await self._log.append(codec.encode(record), About(*change_headers(record["changes"])))
         except Indeterminate as exc:
             _log.warning("append indeterminate", correlation_id=request_id, error=str(exc))
             pending.appending = False
@@ -269,6 +272,7 @@ class Replica:
 
     def _stop(self, exc: Exception) -> None:
         self.stopped = str(exc)
+        self.halted.set()
         _log.error("replica stopped", error=self.stopped)
         for pending in self._pending.values():
             if not pending.verdict.done():

@@ -49,6 +49,11 @@ TRANSIENT: Final = frozenset(
         "OperationTimedOut",
         "InternalError",
         "TooManyRequests",
+        # Who is named may be declared too, and comes in a moment.
+        "XMinioAdminNoSuchUser",
+        "XMinioAdminNoSuchGroup",
+        "XMinioAdminNoSuchPolicy",
+        "XMinioIAMPolicyInUse",
     }
 )
 LOGIN: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "AccountProblem"})
