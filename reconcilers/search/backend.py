@@ -32,9 +32,17 @@ from reconcilers.contract import (
     failed,
 )
 from reconcilers.search import steps as todo
+from reconcilers.search.aliases import Aliases
 from reconcilers.search.copying import Copies
+from reconcilers.search.document_store import PLACES, Documents
+from reconcilers.search.documents import ALIAS, LIFECYCLE, ROLE, SYNONYMS, USER, PutDocument, RemoveDocument
 from reconcilers.search.indices import Indices
 from reconcilers.search.model import INDEX
+from reconcilers.search.security import Security
+from reconcilers.search.snapshot_store import Snapshots
+from reconcilers.search.snapshots import SNAPSHOT_POLICY, RemoveSnapshot, TakeSnapshot
+from reconcilers.search.suggester_store import Suggesters
+from reconcilers.search.suggesters import SUGGESTER, PutSubfield
 from reconcilers.search.switching import Switches
 from reconcilers.search.wire import Wire, open_wire, outcome_of
 from schemas.search import Target
@@ -42,6 +50,9 @@ from schemas.search import Target
 POLL_S: Final = 1.0
 AT_ONCE: Final = 8
 OLDEST: Final = (8,)
+
+MODULES: Final = {SYNONYMS: "mapper-extras", LIFECYCLE: "x-pack-ilm"}
+"""Modules without which the server refuses objects of a kind, also where it says that it could."""
 
 Found = Mapping[ExternalId, Any]
 Observer = Callable[[Mapping[ExternalId, Any]], Awaitable[Found]]
@@ -68,13 +79,40 @@ class ElasticsearchBackend:
         self.target: Target = connection.value
         self.version: tuple[int, ...] = ()
         self.modules: frozenset[str] = frozenset()
+        """Modules and plugins that every node has."""
+        self.secured = False
         self._incarnation: str | None = None
         self.copies = Copies(wire)
         self.indices = Indices(wire, self.copies)
         self.switches = Switches(wire, self.copies)
         self._gate = asyncio.Semaphore(AT_ONCE)
-        self._observers: dict[str, Observer] = {INDEX: self.indices.observe}
-        self._appliers: dict[type[Step], Applier] = self._index_appliers()
+        self.documents = Documents(wire)
+        self.aliases = Aliases(wire)
+        self.snapshots = Snapshots(wire)
+        self.suggesters = Suggesters(wire, self.indices)
+        self.security = Security(
+            wire,
+            connection.secrets,
+            verify_passwords=self.target.verify_passwords,
+            own_name=self.target.username,
+        )
+        self._observers: dict[str, Observer] = {
+            INDEX: self.indices.observe,
+            ALIAS: self.aliases.observe,
+            SNAPSHOT_POLICY: self.snapshots.observe,
+            SUGGESTER: self.suggesters.observe,
+            ROLE: self.security.observe_roles,
+            USER: self.security.observe_users,
+            **dict.fromkeys(PLACES, self.documents.observe),
+        }
+        self._appliers: dict[type[Step], Applier] = {
+            **self._index_appliers(),
+            PutDocument: self._put,
+            RemoveDocument: self._remove,
+            TakeSnapshot: self.snapshots.take,
+            RemoveSnapshot: self.snapshots.remove,
+            PutSubfield: self.suggesters.put,
+        }
 
     def _index_appliers(self) -> dict[type[Step], Applier]:
         indices, copies, switches = self.indices, self.copies, self.switches
@@ -101,6 +139,22 @@ class ElasticsearchBackend:
             todo.DropGeneration: copies.drop,
         }
 
+    async def _put(self, step: PutDocument, fence: Fence) -> Outcome:
+        table: dict[str, Applier] = {
+            ALIAS: self.aliases.put,
+            ROLE: self.security.put_role,
+            USER: self.security.put_user,
+        }
+        return await table.get(step.external.setting_type, self.documents.put)(step, fence)
+
+    async def _remove(self, step: RemoveDocument, fence: Fence) -> Outcome:
+        table: dict[str, Applier] = {
+            ALIAS: self.aliases.remove,
+            ROLE: self.security.remove_role,
+            USER: self.security.remove_user,
+        }
+        return await table.get(step.external.setting_type, self.documents.remove)(step, fence)
+
     async def greet(self) -> None:
         """See who answers."""
         about = await self.wire.ask("GET", "/")
@@ -116,6 +170,8 @@ class ElasticsearchBackend:
             for node in nodes.get("nodes", {}).values()
         ]
         self.modules = frozenset(set.intersection(*each)) if each else frozenset()
+        login = await self.wire.call("GET", "/_security/_authenticate")
+        self.secured = login.status == 200
         self._incarnation = str(about.get("cluster_uuid", ""))
 
     @property
@@ -130,6 +186,11 @@ class ElasticsearchBackend:
             return f"this is Elasticsearch {version}: {setting_type} needs 8.0 or newer"
         if setting_type not in self._observers:
             return f"this daemon knows no {setting_type} of Elasticsearch"
+        if setting_type in (ROLE, USER) and not self.secured:
+            return f"security is off on this server: {setting_type} needs it"
+        module = MODULES.get(setting_type)
+        if module is not None and module not in self.modules:
+            return f"this build of Elasticsearch {version} hasn't the module {module}: {setting_type} needs it"
         return None
 
     async def observe(self, wanted: Mapping[ExternalId, Any]) -> Found:

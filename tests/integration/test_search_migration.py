@@ -8,7 +8,6 @@ import json
 import pytest
 
 from controlplane.devstack.elasticsearch import credentials
-from reconcilers.contract import NotSent, TerminalError
 from tests.integration.search_load import load, settled
 from tests.integration.search_world import INDEX, opened
 
