@@ -6,14 +6,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from controlplane.devstack.elasticsearch import credentials
 from reconcilers.contract import Connection, ExternalId, Kind, Outcome, Plan, Result
 from reconcilers.registry import SERVICES
 from reconcilers.search.backend import connect
+from reconcilers.search.suggesters import request_of, suggestions_of
 from reconcilers.search.wire import Wire
-from schemas.search import Target
+from schemas.search import Suggest, Suggester, Target
 from tests.integration.cache_world import DictSecrets, OpenFence
 
 KINDS: Mapping[str, Kind[Any, Any, Any]] = {kind.setting_type: kind for kind in SERVICES["search"].kinds}
@@ -51,6 +53,13 @@ class SearchWorld:
             raise observed
         return kind.plan(external, desired, observed, time.time() if now is None else now)
 
+    async def suggest(self, name: str, value: Mapping[str, Any], text: str) -> list[dict[str, Any]]:
+        """What a suggester says."""
+        declared = Suggester.model_validate({"target": "main", **value})
+        asked = Suggest(suggester=name, text=text)
+        answer = await self.wire.ask("POST", f"/{declared.index}/_search", request_of(declared, asked))
+        return suggestions_of(declared, answer, asked.size)
+
     async def take(self, plan: Plan) -> list[Outcome]:
         """Its steps; the first that fails ends it."""
         outcomes = []
@@ -81,12 +90,26 @@ class SearchWorld:
                     await asyncio.sleep(0.05)
 
 
+class Login(NamedTuple):
+    """How the run's server is reached."""
+
+    auth: tuple[str, str]
+    snapshots: Path
+    """Where repositories may be."""
+
+
+def login(server: Any) -> Login:
+    """As its administrator."""
+    return Login(credentials(server.place), server.place.home / "snapshots")
+
+
 @asynccontextmanager
-async def opened(server: Any, **target: Any) -> AsyncIterator[SearchWorld]:
-    """The run's server, as its administrator."""
+async def opened(server: Any, known: Mapping[str, str] | None = None, **target: Any) -> AsyncIterator[SearchWorld]:
+    """The run's server, as its administrator. `known`: further secrets."""
     name, password = credentials(server.place)
-    login = {"username": name, "password": {"from_env": "ES"}}
-    async with search_world(server.url, secrets=DictSecrets(ES=password), **login, **target) as world:
+    who = {"username": name, "password": {"from_env": "ES"}}
+    secrets = DictSecrets(ES=password, **(known or {}))
+    async with search_world(server.url, secrets=secrets, **who, **target) as world:
         yield world
 
 
