@@ -41,10 +41,12 @@ from controlplane.runtime.directory import Directory
 from controlplane.runtime.importing import Importing
 from controlplane.runtime.operations import Operations
 from controlplane.runtime.ownership import Ownership, always
+from controlplane.runtime.past import Past
 from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets, fingerprint_key
 from controlplane.runtime.statuses import StatusView
+from controlplane.runtime.streams import Streams
 from controlplane.runtime.supervisor import Supervisor
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.registry import SERVICES
@@ -157,10 +159,12 @@ class Daemon:
             queries=store,
             control=controller,
             operations=operations,
+            streams=Streams(self.catalogue.services, controller),
             kinds=self.catalogue.value_models(),
             services=SERVICES,
             metrics=self.metrics,
             clock=self.clock,
+            past=Past(self.replica),
             preview=preview,
             directory=self.directory,
             importing=Importing(

@@ -52,7 +52,7 @@ def build(parts: Parts, routes: Sequence[Route], streams: Streams) -> web.Applic
     for route in routes:
         # HEAD comes with GET, but not where the answer has no end.
         head = ["HEAD"] if route.method == "GET" and route.handler is not follow else []
-        resource = app.router.add_resource(route.path)
+        resource = app.router.add_resource(route.pattern)
         for method in (route.method, *head):
             resource.add_route(method, _endpoint(route, parts))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,11 +19,12 @@ from controlplane.runtime.directory import Directory
 from controlplane.runtime.foreseen import Previewed
 from controlplane.runtime.imported import Imported
 from controlplane.runtime.importing import Text, Wish
+from controlplane.runtime.past import Past
 from controlplane.runtime.preview import Proposal
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.statuses import StatusView
 from controlplane.telemetry.metrics import Metrics
-from reconcilers.contract import Service
+from reconcilers.contract import Service, StreamAnswer, StreamRequest
 
 
 class Control(Protocol):
@@ -45,6 +47,15 @@ class Runner(Protocol):
         self, tenant: str, name: str, body: Mapping[str, Any], *, actor: str, request_id: str
     ) -> dict[str, Any]:
         """`{operation_id, result}`; raises `Refused`."""
+
+
+class Contents(Protocol):
+    """What can be streamed from and to targets."""
+
+    def open(
+        self, tenant: str, what: str, target: str, request: StreamRequest
+    ) -> AbstractAsyncContextManager[StreamAnswer]:
+        """The answer to one request. Raises `Refused`."""
 
 
 class Foresight(Protocol):
@@ -80,11 +91,13 @@ class Parts:
     queries: Queries
     control: Control
     operations: Runner
+    streams: Contents
     kinds: Mapping[str, type[BaseModel]]
     """Setting type → value model: everything that can be declared here."""
     services: Mapping[str, Service]
     metrics: Metrics
     clock: Clock
+    past: Past
     preview: Foresight
     directory: Directory
     """Tokens, tenants and shares."""

@@ -31,6 +31,7 @@ STATUS: Final[Mapping[Reason, int]] = {
     Reason.PRECONDITION_FAILED: 412,
     Reason.TOO_LARGE: 413,
     Reason.UNSUPPORTED_MEDIA_TYPE: 415,
+    Reason.RANGE_NOT_SATISFIABLE: 416,
     Reason.INVALID: 422,
     Reason.OPERATION_FAILED: 422,
     Reason.TOO_MANY_REQUESTS: 429,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from aiohttp import web
@@ -14,7 +15,7 @@ from controlplane.domain import answers, rollback, writes
 from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.domain.fold import ChangeOutcome, Verdict
 from controlplane.domain.history import Records
-from controlplane.domain.rollback import Request, Restored, Seen
+from controlplane.domain.rollback import Place, Request, Restored, Seen
 from schemas.names import ACCESS, parse_key, timestamp
 
 _MANY: Final = 500
@@ -26,6 +27,8 @@ async def roll_back(call: Call[parameters.Rollback]) -> web.Response:
     replica, now = call.parts.replica, call.parts.clock.now()
     body = await bodies.json_map(call.request, call.most_bytes)
     asked = rollback.request_of(body, call.tenant, position=replica.state.position, now=now)
+    if asked.to.revision is None:
+        asked = replace(asked, to=Place(await call.parts.past.revision(asked.to.instant)))
     first = admission.remembered(call)
     found = [] if first is not None else await _restored(call, asked)
     changes = [one.change for one in found if one.change is not None]

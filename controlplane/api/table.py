@@ -59,6 +59,11 @@ class Route:
         return None if named is None else named.partition(".")[0]
 
     @property
+    def pattern(self) -> str:
+        """The path as the router takes it: `{path}` at its end is the rest, slashes included."""
+        return self.path.removesuffix("{path}") + "{path:.+}" if self.path.endswith("{path}") else self.path
+
+    @property
     def in_tenant(self) -> bool:
         """True when the path names a tenant."""
         return self.path.startswith(TENANT)

@@ -18,10 +18,12 @@ from rich.text import Text
 from controlplane.cli import (
     applying,
     arguments,
+    auditing,
     daemon_status,
     doctor,
     down,
     events,
+    explaining,
     importing,
     operating,
     planning,
@@ -55,6 +57,7 @@ VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (SETTINGS, "apply", applying.apply),
     (SETTINGS, "get", settings_verbs.get),
     (SETTINGS, "describe", settings_verbs.describe),
+    (SETTINGS, "explain", explaining.explain),
     (SETTINGS, "delete", settings_verbs.delete),
     (SETTINGS, "wait", settings_verbs.wait),
     (SETTINGS, "history", settings_verbs.history),
@@ -64,6 +67,7 @@ VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (SETTINGS, "reconcile", settings_verbs.reconcile),
     (WATCHING, "events", events.events),
     (WATCHING, "op", operating.op),
+    (ACCESS, "audit", auditing.audit),
 )
 
 

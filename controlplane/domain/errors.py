@@ -23,6 +23,7 @@ class Reason(StrEnum):
     GONE = "Gone"
     PRECONDITION_FAILED = "PreconditionFailed"
     TOO_LARGE = "TooLarge"
+    RANGE_NOT_SATISFIABLE = "RangeNotSatisfiable"
     UNSUPPORTED_MEDIA_TYPE = "UnsupportedMediaType"
     TOO_MANY_REQUESTS = "TooManyRequests"
     QUOTA_EXCEEDED = "QuotaExceeded"

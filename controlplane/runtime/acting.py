@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 
@@ -122,7 +123,7 @@ class Actions:
         identity = self._shard.effect_id(entry.key, number)
         one.status = decisions.begun(before, step, one.plan, identity, self._clock.now())
         attempt = one.status.intent.attempt if one.status.intent else 1
-        details = {"step": step.name, "summary": step.summary(), "attempt": attempt, "plan": one.plan, **step.details()}
+        details = {"step": step.name, "summary": step.summary(), "attempt": attempt, "plan": one.plan, **_told(step)}
         cause = accepted_id(entry.key, entry.revision)
         fact = Fact(EventType.ACTION_STARTED, details, EventStatus.STARTED, causation_id=cause, id=identity)
         return self._shard.record(fact, subject_of(entry, before, before))
@@ -177,6 +178,11 @@ class Actions:
         pause_s = self._schedule.retry(key, decisions.pause_s(outcome))
         self._metrics.backed_off(self._service.name, pause_s)
         return pause_s
+
+
+def _told(step: Step) -> dict[str, Any]:
+    paths = list(step.paths())
+    return {**({"paths": paths} if paths else {}), **step.details()}
 
 
 def longest_effect_s(service: Service, steps: int) -> float:

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,19 @@ def _verdict() -> asyncio.Future[Verdict]:
     future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
     future.add_done_callback(lambda done: None if done.cancelled() else done.exception())
     return future
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector: a replay makes much and drops nothing, and the collector would walk through the growing
+    state over and over, for a third of the whole time and more."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 @dataclass(slots=True)
@@ -83,19 +97,10 @@ class Replica:
         self._listeners.append(folded)
 
     async def catch_up(self) -> None:
-        """Fold what the log holds now, before anybody listens or writes.
-
-        Without the garbage collector: a replay makes much and drops nothing, and the collector would walk through the
-        growing state over and over, for a third of the whole time.
-        """
+        """Fold what the log holds now, before anybody listens or writes."""
         end = await self._log.end_offset()
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
+        with uncollected():
             await self._log.scan(self.state.position, end, self._replay_batch)
-        finally:
-            if collecting:
-                gc.enable()
 
     async def run(self) -> None:
         """Follow the log until it is closed or holds a record that can't be folded."""
@@ -169,16 +174,27 @@ class Replica:
         records = await self._log.read(offset, 1)
         return codec.decode(records[0].data) if records and records[0].offset == offset else None
 
+    async def first_from(self, offset: int) -> requests.ChangeRequest | None:
+        """The first change request at an offset or after it, None when there is none."""
+        records = await self._log.read(offset, 1)
+        return requests.read(*records[0]) if records else None
+
     async def records(self, start: int, stop: int) -> list[tuple[int, dict[str, Any]]]:
+        """The change requests in [start, stop), as maps."""
+        return [(record.offset, codec.decode(record.data)) async for record in self._stored(start, stop)]
+
+    async def change_requests(self, start: int, stop: int) -> list[tuple[int, requests.ChangeRequest]]:
         """The change requests in [start, stop)."""
-        found: list[tuple[int, dict[str, Any]]] = []
+        return [(record.offset, requests.read(*record)) async for record in self._stored(start, stop)]
+
+    async def _stored(self, start: int, stop: int) -> AsyncIterator[Record]:
         while start < stop:
             batch = [r for r in await self._log.read(start, min(500, stop - start)) if r.offset < stop]
             if not batch:
                 break
-            found += [(r.offset, codec.decode(r.data)) for r in batch]
+            for record in batch:
+                yield record
             start = batch[-1].offset + 1
-        return found
 
     async def close(self) -> None:
         """Wait for appends under way; call after writes are no longer accepted."""

@@ -199,6 +199,13 @@ def messages() -> SimpleNamespace:
     return SimpleNamespace(**{**vars(consumer), **vars(metadata), **vars(admin)})
 
 
+def scram() -> Any:
+    """The client's module that makes salted passwords."""
+    from kafka import admin  # noqa: PLC0415 - loaded with the first target
+
+    return admin
+
+
 def partition(topic: str, number: int) -> Any:
     """How the client names a partition."""
     from kafka.structs import TopicPartition  # noqa: PLC0415 - loaded with the first target

@@ -1,6 +1,6 @@
 """One Kafka cluster: everything the reconcilers ask of it and do to it.
 
-Requests carry at most MOST_TOPICS topics, each request a call of its own to the administration thread, so that a user's
+Requests carry at most MOST_AT_ONCE objects, each request a call of its own to the administration thread, so that a user's
 change gets its turn between the parts of a sweep. Kafka has nothing that tells of changes: the cluster is asked every POLL_S
 whether it is there and still the same one; what somebody changes by hand is found by the next sweep.
 """
@@ -8,6 +8,7 @@ whether it is there and still the same one; what somebody changes by hand is fou
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -25,15 +26,20 @@ from reconcilers.contract import (
     NotSent,
     Outcome,
     Result,
+    Secrets,
     Step,
     Unreachable,
     failed,
     unknown,
 )
 from reconcilers.queue import discovered, login
+from reconcilers.queue.access import ACL, QUOTA, USER, Own
+from reconcilers.queue.access_steps import ChangeAcls, DropCredential, SetCredential, SetQuotas
 from reconcilers.queue.admin import AdminThread, messages, send
 from reconcilers.queue.kafka_topics import Topics, reassign
+from reconcilers.queue.kafka_users import Users
 from reconcilers.queue.model import TOPIC, TOPIC_ID
+from reconcilers.queue.settling import Settling
 from reconcilers.queue.steps import (
     AcceptRecreated,
     ChangeConfig,
@@ -46,11 +52,13 @@ from schemas.queue import Target
 
 T = TypeVar("T")
 
-MOST_TOPICS: Final = 100
+MOST_AT_ONCE: Final = 100
 POLL_S: Final = 2.0
 CALL_S: Final = 10.0
 CLOSE_S: Final = 2.0
 
+Observer = Callable[..., Mapping[str, Any]]
+"""(client, wanted) → what is there, by name; runs in the administration thread."""
 Apply = Callable[[Any, Sequence[Any], Callable[[], None]], list[Outcome]]
 """(client, steps, check) → outcomes; runs in the administration thread."""
 
@@ -68,7 +76,14 @@ class QueueBackend:
         self.admin = admin
         self._cluster: str | None = None
         self._topics = Topics()
-        self._observers = {TOPIC: self._observe_topics}
+        self._settling = Settling(time.monotonic)
+        self._users = Users(connection.secrets, self._settling, _own(self._target, connection.secrets))
+        self._observers: dict[str, Observer] = {
+            TOPIC: self._topics.observe,
+            USER: self._users.observe_users,
+            ACL: self._users.observe_acls,
+            QUOTA: self._users.observe_quotas,
+        }
         self._appliers: dict[type[Step], Apply] = {
             CreateTopic: self._topics.create,
             ChangeConfig: self._topics.change,
@@ -76,6 +91,10 @@ class QueueBackend:
             ReassignReplicas: reassign,
             AcceptRecreated: _accept,
             DeleteTopic: self._topics.delete,
+            SetCredential: self._users.set_credentials,
+            DropCredential: self._users.drop_credentials,
+            ChangeAcls: self._users.change_acls,
+            SetQuotas: self._users.set_quotas,
         }
 
     @classmethod
@@ -109,8 +128,10 @@ class QueueBackend:
             by_type.setdefault(external.setting_type, {})[external.name] = desired
         found: dict[ExternalId, Any] = {}
         for setting_type, objects in by_type.items():
-            observed = await self._observers[setting_type](objects)
-            found |= {ExternalId(setting_type, name): one for name, one in observed.items()}
+            for names in _parts(list(objects)):
+                look = partial(self._observers[setting_type], wanted={name: objects[name] for name in names})
+                observed = await self.admin.call(look, CALL_S)
+                found |= {ExternalId(setting_type, name): one for name, one in observed.items()}
         return found
 
     async def apply(self, steps: Sequence[Step], fence: Fence) -> Sequence[Outcome]:
@@ -154,13 +175,6 @@ class QueueBackend:
         request = messages().MetadataRequest(topics=[], allow_auto_topic_creation=False)
         self._cluster = (await self.admin.call(lambda client: send(client, request), CALL_S)).cluster_id
 
-    async def _observe_topics(self, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
-        found: dict[str, Any] = {}
-        for names in _parts(list(wanted)):
-            part = {name: wanted[name] for name in names}
-            found |= await self.admin.call(partial(self._topics.observe, wanted=part), CALL_S)
-        return found
-
     async def _take(self, apply: Apply, steps: Sequence[Step], fence: Fence) -> Sequence[Outcome]:
         """One request. Once it is written, an error says nothing about its effect."""
         sent = False
@@ -180,7 +194,15 @@ class QueueBackend:
 
 def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """As many as one request carries."""
-    return (items[start : start + MOST_TOPICS] for start in range(0, len(items), MOST_TOPICS))
+    return (items[start : start + MOST_AT_ONCE] for start in range(0, len(items), MOST_AT_ONCE))
+
+
+def _own(target: Target, secrets: Secrets) -> tuple[str, Own] | None:
+    """The user that the daemon itself logs in as, when it has a credential here."""
+    security = target.security
+    if security.username is None or security.password is None or not security.mechanism.startswith("SCRAM"):
+        return None
+    return security.username, Own(security.mechanism, secrets.fingerprint(secrets.reveal(security.password)))
 
 
 def _accept(_client: Any, steps: Sequence[AcceptRecreated], check: Callable[[], None]) -> list[Outcome]:

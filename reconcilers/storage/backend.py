@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from reconcilers.contract import (
@@ -27,11 +28,13 @@ from reconcilers.contract import (
     SecretNotFound,
     Secrets,
     Step,
+    StreamAnswer,
+    StreamRequest,
     TerminalError,
     failed,
     unknown,
 )
-from reconcilers.storage import iam, parameters, trace
+from reconcilers.storage import iam, objects, parameters, trace
 from reconcilers.storage.buckets import Buckets
 from reconcilers.storage.iam import Iam
 from reconcilers.storage.model import BUCKET
@@ -155,6 +158,10 @@ class StorageBackend:
         """Nothing yet."""
         del setting_type, match
         return []
+
+    def stream(self, request: StreamRequest) -> AbstractAsyncContextManager[StreamAnswer]:
+        """See `contract.Streamed`: objects, by BUCKET/KEY."""
+        return objects.stream(self.client, request)
 
     async def sample(self) -> Sequence[Measurement]:
         """See the contract."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from reconcilers.contract import Kind, Service
 from reconcilers.storage import logins, model, parameters, plan
 from reconcilers.storage.backend import connect
+from reconcilers.storage.operations import OPERATIONS
 from schemas.storage import AccessKey, Bucket, Group, Policy, ServerConfig, Target, User
 
 BUCKET = Kind(
@@ -28,5 +29,7 @@ SERVICE = Service(
     kinds=(BUCKET, POLICY, USER, GROUP, ACCESS_KEY, SERVER_CONFIG),
     target=Target,
     connect=connect,
+    operations=OPERATIONS,
+    streams="objects",
     batch=250,
 )

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from reconcilers.contract import ExternalId, Step
 from reconcilers.queue import configs
+from reconcilers.queue.access import Binding, ObservedAcl, ObservedQuota, ObservedUser, entity_parts, principal_of
+from reconcilers.queue.access_steps import ChangeAcls, DropCredential, SetCredential, SetQuotas
 from reconcilers.queue.model import Held, ObservedTopic
 from reconcilers.queue.steps import (
     AcceptRecreated,
@@ -101,6 +103,143 @@ def take_topic(state: Any, step: Step) -> None:
                 held[name]["replicas"][part] = on
 
 
-def foreign_topic(state: Any, external: ExternalId, desired: Any) -> Any:
-    """Other topics. Of this one, while it is wanted, what isn't declared: see the test of configurations on a broker."""
+# --- users, permissions, quotas ------------------------------------------------------------------------------------------
+
+permissions = st.lists(
+    st.fixed_dictionaries(
+        {
+            "resource": st.sampled_from(["topic", "group"]),
+            "name": st.sampled_from(["orders", "*"]),
+            "operations": st.lists(st.sampled_from(["read", "describe"]), min_size=1, unique=True),
+        }
+    ),
+    max_size=2,
+)
+limits = st.fixed_dictionaries(
+    {}, optional={"producer_byte_rate": st.sampled_from([1.0, 2]), "request_percentage": st.just(50)}
+)
+user_values = st.fixed_dictionaries(
+    {"target": st.just("main"), "password": st.sampled_from([{"from_env": "A"}, {"from_env": "B"}])},
+    optional={
+        "username": st.sampled_from(["alice", "bob"]),
+        "mechanism": st.sampled_from(["SCRAM-SHA-256", "SCRAM-SHA-512"]),
+        "iterations": st.sampled_from([4096, 8192]),
+        "acls": permissions,
+        "quotas": limits,
+    },
+)
+acl_values = st.fixed_dictionaries(
+    {"target": st.just("main"), "principal": st.sampled_from(["User:alice", "User:bob"]), "acls": permissions}
+)
+quota_values = st.fixed_dictionaries(
+    {"target": st.just("main"), "user": st.sampled_from(["alice", "<default>"]), "quotas": limits},
+    optional={"client_id": st.sampled_from(["app", "<default>"])},
+)
+
+
+def held_bindings(principal: str) -> Any:
+    return st.sets(
+        st.builds(
+            Binding,
+            st.just(principal),
+            st.sampled_from(["*", "10.0.0.1"]),
+            st.sampled_from(["read", "all"]),
+            st.sampled_from(["allow", "deny"]),
+            st.just("topic"),
+            st.sampled_from(["orders", "*"]),
+            st.sampled_from(["literal", "prefixed"]),
+        ),
+        max_size=3,
+    )
+
+
+accounts = st.fixed_dictionaries(
+    {
+        "credentials": st.dictionaries(
+            st.sampled_from(["SCRAM-SHA-256", "SCRAM-SHA-512"]), st.sampled_from([4096, 8192]), min_size=1
+        ),
+        "password": st.sampled_from([None, "A", "B"]),
+        "owned": st.sets(st.sampled_from(["acls", "quotas"])).map(sorted),
+        "acls": held_bindings("User:alice"),
+        "quotas": st.dictionaries(st.sampled_from(["producer_byte_rate", "consumer_byte_rate"]), st.just(1.0)),
+    }
+)
+"""The owner of the permissions doesn't matter to the planner: it is asked for one user."""
+user_states = st.dictionaries(st.sampled_from(["alice", "bob", "n"]), accounts).map(lambda held: {"cluster": held})
+acl_states = st.fixed_dictionaries({}, optional={p: held_bindings(p) for p in ("User:alice", "User:bob")}).map(
+    lambda held: {"cluster": held}
+)
+quota_states = st.dictionaries(
+    st.sampled_from(["user=alice", "user=alice,client-id=app", "user=<default>"]),
+    st.dictionaries(st.sampled_from(["producer_byte_rate", "consumer_byte_rate"]), st.just(1.0)),
+).map(lambda held: {"cluster": held})
+
+
+def observe_user(state: Any, external: ExternalId, desired: Any) -> ObservedUser | None:
+    held = state["cluster"].get(external.name)
+    if held is None:
+        return None
+    wanted = None if desired is None else desired.password.from_env
+    return ObservedUser(
+        dict(held["credentials"]),
+        frozenset(held["acls"]),
+        dict(held["quotas"]),
+        wanted,
+        written=held["password"],
+        owned=frozenset(held["owned"]),
+    )
+
+
+def take_user(state: Any, step: Step) -> None:
+    held = state["cluster"]
+    new = {"credentials": {}, "password": None, "owned": [], "acls": set(), "quotas": {}}
+    one = held.setdefault(step.external.name, new)
+    match step:
+        case SetCredential(mechanism=mechanism, iterations=iterations, password=password):
+            one["credentials"][mechanism] = iterations
+            one["password"] = password.from_env
+        case DropCredential(mechanism=mechanism):
+            one["credentials"].pop(mechanism, None)
+            if not one["credentials"]:
+                del held[step.external.name]
+        case ChangeAcls():
+            one["acls"] = changed(one["acls"], step)
+            one["owned"] = step.owned.split(",") if step.owned is not None else one["owned"]
+        case SetQuotas():
+            one["quotas"] = limited(one["quotas"], step)
+            one["owned"] = step.owned.split(",") if step.owned is not None else one["owned"]
+
+
+def changed(held: Any, step: ChangeAcls) -> set[Binding]:
+    return set() if step.everything else (set(held) | set(step.add)) - set(step.remove)
+
+
+def limited(held: Any, step: SetQuotas) -> dict[str, float]:
+    values = {**held, **dict(step.values)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def observe_acl(state: Any, external: ExternalId, _desired: Any) -> ObservedAcl | None:
+    held = state["cluster"].get(external.name)
+    return ObservedAcl(frozenset(held)) if held else None
+
+
+def take_acl(state: Any, step: Step) -> None:
+    assert isinstance(step, ChangeAcls)
+    assert principal_of(step.principal.removeprefix("User:")) == step.external.name
+    state["cluster"][step.principal] = changed(state["cluster"].get(step.principal, set()), step)
+
+
+def observe_quota(state: Any, external: ExternalId, _desired: Any) -> ObservedQuota | None:
+    held = state["cluster"].get(external.name)
+    return ObservedQuota(held) if held else None
+
+
+def take_quota(state: Any, step: Step) -> None:
+    assert isinstance(step, SetQuotas)
+    assert ",".join(f"{kind}={name}" for kind, name in entity_parts(step.entity).items()) == step.external.name
+    state["cluster"][step.entity] = limited(state["cluster"].get(step.entity, {}), step)
+
+
+def others(state: Any, external: ExternalId, _desired: Any) -> Any:
     return {name: one for name, one in state["cluster"].items() if name != external.name}

@@ -32,10 +32,12 @@ from controlplane.runtime.catalogue import Catalogue, TargetId
 from controlplane.runtime.clock import SystemClock
 from controlplane.runtime.directory import Directory
 from controlplane.runtime.importing import Importing
+from controlplane.runtime.past import Past
 from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets
 from controlplane.runtime.statuses import StatusView
+from controlplane.runtime.streams import Streams as ObjectStreams
 from controlplane.runtime.supervisor import Supervisor
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.contract import Service
@@ -179,10 +181,12 @@ async def daemon(
         queries=store,
         control=looked,
         operations=Ran(),
+        streams=ObjectStreams({}, looked),  # type: ignore[arg-type]  # nothing streams here
         kinds={**KINDS, **ACCESS_KINDS},
         services=services or {},
         metrics=metrics,
         clock=clock,
+        past=Past(replica),
         preview=foresight,
         importing=importing,
         directory=directory_of_access,
