@@ -369,6 +369,8 @@ class Operation:
     """False for operations that only read: they leave no events."""
     announce: Callable[[Any], dict[str, Any]] = lambda request: request.model_dump(mode="json", exclude_none=True)
     """The request as it stands in the events' details; must not hold a secret."""
+    record: Callable[[dict[str, Any]], dict[str, Any]] = lambda result: result
+    """The result as it stands in the event of its end, where the whole answer is too long for that."""
 
 
 # --- streams -----------------------------------------------------------------------------------------------------------

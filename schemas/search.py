@@ -159,6 +159,8 @@ class Index(Value):
     aliases: dict[IndexName, AliasProperties] = Field(default_factory=dict)
     tuning: Tuning | None = None
     """A set of settings for a purpose; what `settings` names itself stays as it says."""
+    tenant_field: str | None = None
+    """Field that holds the tenant: `search.query` finds the documents of the caller's own tenant only."""
     backfill: bool = False
     """After new fields were added in place, run the old documents through them (`_update_by_query`)."""
     migration: Migration = Migration()

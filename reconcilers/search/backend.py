@@ -31,6 +31,7 @@ from reconcilers.contract import (
     Unreachable,
     failed,
 )
+from reconcilers.search import samples
 from reconcilers.search import steps as todo
 from reconcilers.search.aliases import Aliases
 from reconcilers.search.copying import Copies
@@ -38,6 +39,7 @@ from reconcilers.search.document_store import PLACES, Documents
 from reconcilers.search.documents import ALIAS, LIFECYCLE, ROLE, SYNONYMS, USER, PutDocument, RemoveDocument
 from reconcilers.search.indices import Indices
 from reconcilers.search.model import INDEX
+from reconcilers.search.query_log import QueryLog
 from reconcilers.search.security import Security
 from reconcilers.search.snapshot_store import Snapshots
 from reconcilers.search.snapshots import SNAPSHOT_POLICY, RemoveSnapshot, TakeSnapshot
@@ -51,6 +53,10 @@ POLL_S: Final = 1.0
 AT_ONCE: Final = 8
 OLDEST: Final = (8,)
 
+DESCRIBED: Final = {
+    "flat_settings": True,
+    "filter_path": "*.aliases,*.settings.index.number_of_*,*.settings.index*number_of_*",
+}
 MODULES: Final = {SYNONYMS: "mapper-extras", LIFECYCLE: "x-pack-ilm"}
 """Modules without which the server refuses objects of a kind, also where it says that it could."""
 
@@ -86,6 +92,7 @@ class ElasticsearchBackend:
         self.indices = Indices(wire, self.copies)
         self.switches = Switches(wire, self.copies)
         self._gate = asyncio.Semaphore(AT_ONCE)
+        self.queries = QueryLog()
         self.documents = Documents(wire)
         self.aliases = Aliases(wire)
         self.snapshots = Snapshots(wire)
@@ -230,8 +237,19 @@ class ElasticsearchBackend:
         return []
 
     async def sample(self) -> Sequence[Measurement]:
-        """See `samples`."""
-        return []
+        """Health, nodes, indices, and the queries that went through us."""
+        health, nodes, described, stats = await asyncio.gather(
+            self.wire.ask("GET", "/_cluster/health"),
+            self.wire.ask("GET", "/_nodes/stats/jvm,thread_pool,fs"),
+            self.wire.ask("GET", "/*", params=DESCRIBED, absent={}),
+            self.wire.ask("GET", "/_stats/docs,store,indexing,search,merge,refresh,segments"),
+        )
+        return [
+            *samples.of_cluster(health),
+            *samples.of_nodes(nodes),
+            *samples.of_indices(described, stats["indices"]),
+            *self.queries.measurements(),
+        ]
 
     async def hints(self) -> AsyncIterator[Hint]:
         """The cluster state changed. Our own changes are among them."""

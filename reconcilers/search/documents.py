@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from reconcilers.contract import CONVERGED, Difference, ExternalId, Instant, Plan, Step
+from reconcilers.contract import CONVERGED, Difference, ExternalId, Instant, Kind, Plan, Step
 from reconcilers.search.definition import flattened, same_setting
 from schemas import search
 from schemas.secret import SecretRef
@@ -234,3 +234,25 @@ def cluster_settings(_name: str, value: search.ClusterSettings) -> Document:
 def _once(names: tuple[str, ...]) -> list[str]:
     """The server refuses duplicates, and order means nothing."""
     return sorted(set(names))
+
+
+KINDS: Final = (
+    Kind(COMPONENT_TEMPLATE, search.ComponentTemplate, own_name, component_template, plan_document),
+    Kind(INDEX_TEMPLATE, search.IndexTemplate, own_name, index_template, plan_document),
+    Kind(ALIAS, search.Alias, alias_name, alias, plan_document),
+    Kind(PIPELINE, search.Pipeline, own_name, pipeline, plan_document),
+    Kind(SCRIPT, search.Script, own_name, script, plan_document),
+    Kind(SYNONYMS, search.Synonyms, own_name, synonyms, plan_document),
+    Kind(LIFECYCLE, search.Lifecycle, own_name, lifecycle, plan_document),
+    Kind(REPOSITORY, search.Repository, own_name, repository, plan_document),
+    Kind(ROLE, search.Role, own_name, role, plan_document),
+    Kind(USER, search.User, user_name, user, plan_document),
+    Kind(
+        CLUSTER_SETTINGS,
+        search.ClusterSettings,
+        cluster_name,
+        cluster_settings,
+        plan_preexisting,
+        preexisting=True,
+    ),
+)

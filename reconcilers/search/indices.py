@@ -183,7 +183,7 @@ class Indices:
                 step.body.settings, {**step.body.mappings, "_meta": meta}, {**step.body.aliases, step.external.name: {}}
             )
         )
-        await self._wire.send(fence, "PUT", path_of(step.index), body, params={"wait_for_active_shards": 0})
+        await self._wire.send(fence, "PUT", path_of(step.index), body)
         return done(index=step.index)
 
     async def change(self, step: ChangeIndex, fence: Fence) -> Outcome:
