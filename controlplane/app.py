@@ -119,7 +119,7 @@ class Daemon:
 
     async def _drive(self, log: Log) -> Controller:
         secrets = self.secrets = EnvironmentSecrets(self.config.data_dir, fingerprint_key(self.config.data_dir))
-        self.catalogue = Catalogue({**SERVICES, **OWN})
+        self.catalogue = Catalogue({**SERVICES, **OWN}, self.clock)
         controller = Controller(
             self.replica,
             log.journal,

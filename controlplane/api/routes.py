@@ -12,6 +12,7 @@ from controlplane.api import (
     audit,
     bodies,
     declarations,
+    drift,
     events,
     explain,
     importing,
@@ -175,6 +176,15 @@ SETTINGS: Final = (
 )
 
 EVENTS: Final = (
+    Route(
+        "GET",
+        f"{TENANT}/drift",
+        drift.many,
+        "What differs now, or did: open, muted, recurring, resolved",
+        Role.VIEWER,
+        {200: Answer("Drifts")},
+        query=parameters.Drift,
+    ),
     Route(
         "GET",
         f"{TENANT}/events",

@@ -14,8 +14,10 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from controlplane.domain.fold import Entry
+from controlplane.domain.muting import Mute, mutes, next_end
 from controlplane.domain.placing import recorded
 from controlplane.domain.validation import owned_value
+from controlplane.runtime.clock import Clock, SystemClock
 from reconcilers.contract import ExternalId, Kind, Service
 from schemas.names import Key, parse_key
 
@@ -52,6 +54,10 @@ class Resolved:
     desired: Any
     requires: tuple[str, ...]
     """`type/name` of the settings it stands on: explicit, implied, and its target."""
+    mutes: tuple[Mute, ...] = ()
+    """Paths of the declaration that aren't owned now."""
+    whole: Any = None
+    """What would be desired if they were owned; None when all are."""
 
 
 class Declared(NamedTuple):
@@ -74,8 +80,12 @@ class Unresolved:
 class Catalogue:
     """The services this daemon knows."""
 
-    def __init__(self, services: Mapping[str, Service]) -> None:
+    def __init__(self, services: Mapping[str, Service], clock: Clock | None = None) -> None:
+        """`clock`: for paths that are ignored until a time."""
         self.services = services
+        self.clock = clock or SystemClock()
+        self._ends: dict[str, float] = {}
+        """Key → when what is remembered of it no longer holds."""
         self._kinds = {kind.setting_type: kind for service in services.values() for kind in service.kinds}
         self._resolved: dict[str, Resolved | Unresolved] = {}
 
@@ -98,15 +108,25 @@ class Catalogue:
     def resolve(self, entry: Entry) -> Resolved | Unresolved:
         """The entry as its kind understands it. Remembered per revision."""
         known = self._resolved.get(entry.key)
-        if known is not None and known.entry.revision == entry.revision:
+        if known is not None and known.entry.revision == entry.revision and not self._ended(entry.key):
             return known
         resolved = self._resolve(entry)
+        end = next_end(resolved.mutes) if isinstance(resolved, Resolved) else None
+        self._ends |= {} if end is None else {entry.key: end}
         self._resolved[entry.key] = resolved
         return resolved
 
     def forget(self, key: str) -> None:
         """Drop what is remembered of a key that left the state."""
         self._resolved.pop(key, None)
+        self._ends.pop(key, None)
+
+    def _ended(self, key: str) -> bool:
+        """Is a path owned again that wasn't when the key was resolved?"""
+        if key not in self._ends or self.clock.now() < self._ends[key]:
+            return False
+        del self._ends[key]
+        return True
 
     def _target_name(self, key: Key, body: Mapping[str, Any]) -> str:
         if (target := recorded(body)) is not None:
@@ -131,7 +151,7 @@ class Catalogue:
         if model is None:
             return self._unresolved(entry, key, "UnknownType", f"this daemon doesn't know {key.setting_type}")
         try:
-            value = model.model_validate(owned_value(entry.body))
+            value = model.model_validate(owned_value(entry.body, self.clock.now()))
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_input=False)[0]
             path = "/".join(str(part) for part in first["loc"])
@@ -156,4 +176,7 @@ class Catalogue:
         implied = (*place, *kind.requires(value))
         requires = dict.fromkeys((*explicit, *implied))
         external = ExternalId(key.setting_type, kind.identify(key.name, value))
-        return Resolved(entry, key, target, kind, value, external, kind.desired(key.name, value), tuple(requires))
+        muted = mutes(entry.body, self.clock.now())
+        whole = kind.desired(key.name, kind.value.model_validate(entry.body["value"])) if muted else None
+        desired = kind.desired(key.name, value)
+        return Resolved(entry, key, target, kind, value, external, desired, tuple(requires), muted, whole)

@@ -114,7 +114,7 @@ class _Overlaid(Catalogue):
     """The catalogue over a proposal: what is proposed, or has moved meanwhile, isn't remembered by the one below."""
 
     def __init__(self, known: Catalogue, current: Mapping[str, Entry]) -> None:
-        super().__init__(known.services)
+        super().__init__(known.services, known.clock)
         self._known = known
         self._current = current
 
