@@ -186,6 +186,9 @@ class Fence(Protocol):
     def check(self) -> None:
         """Raise `NotSent` once the batch may no longer begin. Call it directly before the write, with no await between."""
 
+    def still_ours(self) -> None:
+        """Raise `NotSent` once the shard is lost: for the later writes of an effect of many that began in time."""
+
 
 # --- backends ----------------------------------------------------------------------------------------------------------
 

@@ -317,7 +317,8 @@ class User(Value):
     target: Name
     username: Annotated[str, Field(min_length=1, max_length=507, pattern=r"^[!-~]+$")] | None = None
     """None: the name of the setting."""
-    password: SecretRef
+    password: SecretRef | None = None
+    """None: somebody else's affair; the server makes no new user without."""
     roles: tuple[str, ...] = ()
     enabled: bool = True
     full_name: str | None = None

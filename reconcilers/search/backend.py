@@ -1,7 +1,7 @@
 """Elasticsearch targets. All I/O of the service ends here; client libraries don't get past it.
 
 Tables lead from setting types and steps to the modules that do the work. Steps of different objects are taken at the same
-time, a few at once; a fault of one object is its outcome.
+time, as many as the service has in a batch; a fault of one object is its outcome.
 
 Nothing in Elasticsearch tells when somebody changes an index or a role; the version of the cluster state does for all
 that stands there, and asking for it costs a millisecond or two: `hints` polls it.
@@ -30,11 +30,13 @@ from reconcilers.contract import (
     TransientError,
     Unreachable,
     failed,
+    unknown,
 )
 from reconcilers.search import samples
 from reconcilers.search import steps as todo
 from reconcilers.search.aliases import Aliases
 from reconcilers.search.copying import Copies
+from reconcilers.search.discovering import discovered
 from reconcilers.search.document_store import PLACES, Documents
 from reconcilers.search.documents import ALIAS, LIFECYCLE, ROLE, SYNONYMS, USER, PutDocument, RemoveDocument
 from reconcilers.search.indices import Indices
@@ -50,7 +52,6 @@ from reconcilers.search.wire import Wire, open_wire, outcome_of
 from schemas.search import Target
 
 POLL_S: Final = 1.0
-AT_ONCE: Final = 8
 OLDEST: Final = (8,)
 
 DESCRIBED: Final = {
@@ -77,6 +78,31 @@ async def connect(connection: Connection) -> Backend:
     return backend
 
 
+class Course:
+    """The fence of one step of many writes: the first must begin in time, the others while the shard is ours."""
+
+    def __init__(self, fence: Fence) -> None:
+        self._fence = fence
+        self.writes = 0
+
+    @property
+    def token(self) -> tuple[int, int]:
+        """See the contract."""
+        return self._fence.token
+
+    def check(self) -> None:
+        """Called when the step begins, then before each write."""
+        if self.writes:
+            self.still_ours()
+        else:
+            self._fence.check()
+        self.writes += 1
+
+    def still_ours(self) -> None:
+        """See the contract."""
+        self._fence.still_ours()
+
+
 class ElasticsearchBackend:
     """One cluster."""
 
@@ -91,7 +117,6 @@ class ElasticsearchBackend:
         self.copies = Copies(wire)
         self.indices = Indices(wire, self.copies)
         self.switches = Switches(wire, self.copies)
-        self._gate = asyncio.Semaphore(AT_ONCE)
         self.queries = QueryLog()
         self.documents = Documents(wire)
         self.aliases = Aliases(wire)
@@ -222,18 +247,27 @@ class ElasticsearchBackend:
         applier = self._appliers.get(type(step))
         if applier is None:
             return failed(TerminalError("this target can't carry out the step", reason="Unsupported"))
-        async with self._gate:
-            try:
-                return await applier(step, fence)
-            except NotSent:
+        course = Course(fence)
+        try:
+            course.check()
+            return await applier(step, course)
+        except NotSent:
+            if course.writes <= 1:
                 return Outcome(Result.NOT_SENT)
-            except BackendError as exc:
-                return outcome_of(exc)
+            return unknown(Unreachable("the shard was lost while the step was under way", reason="ShardLost"))
+        except BackendError as exc:
+            return outcome_of(exc)
 
     async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
-        """Indices by their alias, or by their name where they have none."""
+        """Indices by their alias, or by their name where they have none; documents by their name."""
+        if self.unsupported(setting_type) is not None:
+            return []
         if setting_type == INDEX:
             return await self.indices.discover(match)
+        if setting_type in (ROLE, USER):
+            return discovered(setting_type, await self.security.listed(setting_type.partition(".")[2]), match)
+        if setting_type in PLACES:
+            return discovered(setting_type, await self.documents.listed(setting_type), match)
         return []
 
     async def sample(self) -> Sequence[Measurement]:

@@ -128,6 +128,11 @@ class Documents:
                 found[external] = held
         return found
 
+    async def listed(self, kind: str) -> Mapping[str, Raw]:
+        """All of a kind, without the dates that the server adds."""
+        found = await PLACES[kind].listing(self._wire, [])
+        return {name: {k: v for k, v in raw.items() if k not in _DATES} for name, raw in found.items()}
+
     async def _held(
         self, external: ExternalId, desired: Document | None, raw: Raw | None
     ) -> Held | BackendError | None:

@@ -32,6 +32,8 @@ ROLE: Final = "search.role"
 USER: Final = "search.user"
 CLUSTER_SETTINGS: Final = "search.cluster_settings"
 
+USER_MARK: Final = "coreplane"
+"""In a user's metadata: fingerprint of the password that was written last."""
 CLUSTER: Final = "cluster"
 """Name of the one object of a cluster's settings."""
 

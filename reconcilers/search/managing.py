@@ -30,6 +30,9 @@ class _Operating:
     def check(self) -> None:
         """Always open."""
 
+    def still_ours(self) -> None:
+        """Always, as long as the operation runs."""
+
 
 FENCE: Final = _Operating()
 

@@ -40,5 +40,5 @@ SERVICE = Service(
     analyse=analyse,
     observe_timeout_s=30.0,
     effect_timeout_s=90.0,
-    batch=100,
+    batch=16,
 )

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from reconcilers.contract import ExternalId, Fence, Outcome, SecretNotFound, Secrets, TerminalError
-from reconcilers.search.documents import Document, Held, PutDocument, RemoveDocument
+from reconcilers.search.documents import USER_MARK, Document, Held, PutDocument, RemoveDocument
 from reconcilers.search.wire import Wire, basic, done, path_of
 
-MARK: Final = "coreplane"
 LOGINS: Final = 4
 """Users that are logged in as at the same time."""
 _ROLE_PARTS: Final = ("cluster", "indices", "applications", "run_as", "metadata")
@@ -57,11 +56,14 @@ class Security:
     async def _user(self, external: ExternalId, desired: Document | None, raw: Any, roles: Mapping[str, Any]) -> Any:
         if raw is None:
             return None
-        metadata = {name: value for name, value in raw["metadata"].items() if name != MARK}
-        written = raw["metadata"].get(MARK, {}).get("password", "")
+        metadata = {name: value for name, value in raw["metadata"].items() if name != USER_MARK}
+        written = raw["metadata"].get(USER_MARK, {}).get("password", "")
         held = {part: _ordered(raw.get(part)) for part in _USER_PARTS} | {"metadata": metadata, "password": written}
-        if desired is None or desired.secret is None:
+        if desired is None:
             return self._held(external, held, {}, raw)
+        if desired.secret is None:  # the password is nobody's declaration
+            del held["password"]
+            return self._held(external, held, {part: _ordered(desired.body[part]) for part in _USER_PARTS}, raw)
         try:
             password = self._secrets.reveal(desired.secret)
         except SecretNotFound as exc:
@@ -91,6 +93,11 @@ class Security:
             answer = await self._wire.call("GET", "/_security/_authenticate", authorization=basic(name, password))
         return answer.status == 200
 
+    async def listed(self, kind: str) -> Mapping[str, Any]:
+        """All roles or users, as the server tells them."""
+        found: Mapping[str, Any] = await self._wire.ask("GET", path_of("_security", kind))
+        return found
+
     async def put_role(self, step: PutDocument, fence: Fence) -> Outcome:
         """The whole role."""
         await self._wire.send(fence, "PUT", path_of("_security", "role", step.external.name), dict(step.document.body))
@@ -101,15 +108,14 @@ class Security:
         if step.external.name == self._own_name:
             message = f"the daemon itself logs in as {step.external.name}: it won't change the user it is"
             raise TerminalError(message, reason="SelfLockout")
-        if step.document.secret is None:
-            raise TerminalError("a user needs a password", reason="NoPassword")
-        password = self._secrets.reveal(step.document.secret)
         body = {name: value for name, value in step.document.body.items() if value is not None}
-        mark = {MARK: {"password": self._secrets.fingerprint(password)}}
-        body["metadata"] = {**body["metadata"], **mark}
+        if step.document.secret is not None:
+            body["password"] = self._secrets.reveal(step.document.secret)
+            mark = {USER_MARK: {"password": self._secrets.fingerprint(body["password"])}}
+            body["metadata"] = {**body["metadata"], **mark}
         path = path_of("_security", "user", step.external.name)
         async with self._gate:
-            await self._wire.send(fence, "PUT", path, {**body, "password": password})
+            await self._wire.send(fence, "PUT", path, body)
         return done()
 
     async def remove_role(self, step: RemoveDocument, fence: Fence) -> Outcome:

@@ -146,7 +146,7 @@ async def open_wire(connection: Connection) -> Wire:
     nodes = [
         elastic_transport.NodeConfig(
             **_place(url),
-            connections_per_node=16,
+            connections_per_node=32,
             request_timeout=REQUEST_S,
             **(tls if url.startswith("https") else {}),
         )

@@ -10,7 +10,7 @@ import pytest
 from reconcilers.contract import TerminalError
 from reconcilers.search.wire import basic
 from tests.integration.cache_world import DictSecrets
-from tests.integration.search_world import INDEX, login, opened, search_world
+from tests.integration.search_world import INDEX, KINDS, login, opened, search_world
 
 pytestmark = pytest.mark.integration
 
@@ -241,3 +241,32 @@ async def test_a_suggester_keeps_what_it_needs_and_answers(elasticsearch_server,
                 await asyncio.sleep(0.1)
         texts = [row["text"] for row in found]
         assert any(one in ("running shoes", "shoes", "running shirt") for one in texts), texts
+
+
+async def test_what_exists_is_told_as_declarations_that_converge_without_a_write(elasticsearch_server):
+    name = "kinds-found"
+    async with opened(elasticsearch_server) as world:
+        put = {
+            f"/_component_template/{name}": {"template": TEMPLATE},
+            f"/_index_template/{name}": {"index_patterns": "kinds-found-*", "template": TEMPLATE, "priority": 902},
+            f"/_ingest/pipeline/{name}": {"processors": [{"set": {"field": "a", "value": 1}}], "description": "d"},
+            f"/_scripts/{name}": {"script": {"lang": "painless", "source": "1 + 1"}},
+            f"/_security/role/{name}": {
+                "cluster": ["monitor", "all"],
+                "indices": [{"names": "a", "privileges": "read"}],
+            },
+            f"/_security/user/{name}": {"password": "some-password", "roles": ["viewer"], "metadata": {"a": 1}},
+            f"/{name}-i": {**TEMPLATE, "aliases": {"kinds-found-alias": {"routing": "r"}}},
+        }
+        for path, body in put.items():
+            await world.wire.ask("PUT", path, body)
+        found = 0
+        for kind in KINDS:
+            for one in await world.backend.discover(kind, f"{name}*"):
+                plan = await world.look(kind, one.value, one.name)
+                assert (plan.converged, plan.differences) == (True, ()), (kind, one)
+                found += 1
+        assert found == len(put)
+        assert all(not one.name.startswith(".") for one in await world.backend.discover(INDEX, "*"))
+        await world.wire.ask("DELETE", f"/{name}-i")
+        await world.wire.ask("DELETE", f"/_index_template/{name}")

@@ -77,6 +77,8 @@ class CrashingFence:
             raise Crash
         self.left -= 1
 
+    still_ours = check
+
 
 async def test_a_process_that_dies_before_any_of_its_writes_is_taken_over(elasticsearch_server):
     """The first process dies at its second write, the next at its third, and so on, while people write all the time."""
