@@ -440,6 +440,15 @@ class FileFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class Companion:
+    """Something with a life of its own that every replica runs for each target that has settings of the kinds."""
+
+    kinds: frozenset[str]
+    run: Callable[[Connection], Awaitable[None]]
+    """Until it is cancelled. Raises `BackendError` or `SecretNotFound`; it is started again then, after a pause."""
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """The whole of a service as the daemon knows it. One line in `registry.SERVICES`."""
 
@@ -451,6 +460,7 @@ class Service:
     """Open a backend; raises `Unreachable`, `TerminalError` (wrong credentials), `SecretNotFound`."""
     operations: tuple[Operation, ...] = ()
     analyse: Callable[[Evidence], dict[str, Any]] | None = None
+    companion: Companion | None = None
     formats: tuple[FileFormat, ...] = ()
     streams: str | None = None
     """What its backends stream, as it stands in paths (`objects`): they are `Streamed`. None: nothing."""
