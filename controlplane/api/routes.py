@@ -267,6 +267,7 @@ OBJECTS: Final = (
         Role.EDITOR,
         {200: Answer("Text", "What was stored.", "*/*"), 206: Answer("Text", "The range that was asked for.", "*/*")},
         query=parameters.Object,
+        service="storage",
         headers=("Range", "If-Match", "If-None-Match"),
     ),
     Route(
@@ -277,6 +278,7 @@ OBJECTS: Final = (
         Role.EDITOR,
         {200: Answer(None, "Stored; `ETag` and `x-amz-version-id` say as what.")},
         query=parameters.Object,
+        service="storage",
         body=Body("Text", ("application/octet-stream",)),
         headers=("Content-MD5", "If-Match", "If-None-Match"),
     ),
@@ -288,6 +290,7 @@ OBJECTS: Final = (
         Role.EDITOR,
         {204: Answer(None, "Removed, or never there.")},
         query=parameters.Object,
+        service="storage",
     ),
 )
 
