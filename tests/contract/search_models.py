@@ -155,7 +155,7 @@ def foreign_documents(state: State, external: ExternalId, declared: Any) -> Any:
 # --- snapshots and suggesters ------------------------------------------------------------------------------------------
 
 policy_values = st.fixed_dictionaries(
-    {"target": st.just("main"), "repository": st.just("r"), "indices": st.just(["*"]), "keep": st.integers(1, 2)},
+    {"target": st.just("main"), "repository": st.just("r"), "indices": st.just(["*"]), "keep": st.integers(2, 3)},
     optional={"every_s": st.sampled_from([60, 3600])},
 )
 policy_states = st.lists(st.sampled_from([-30.0, -100.0, -7200.0]), max_size=1).map(

@@ -150,7 +150,7 @@ async def test_a_killed_daemon_goes_on_with_the_migration_while_people_write(ela
         people.expected |= seeds
         async with daemon.client() as client:
             await client.put_setting(INDEX, index, {"value": {"target": "main", **value("long")}})
-        for _ in range(4):
+        for _ in range(3):
             begun = people.requests
             async with asyncio.timeout(60):
                 while people.requests < begun + 60:
@@ -158,7 +158,7 @@ async def test_a_killed_daemon_goes_on_with_the_migration_while_people_write(ela
             await daemon.kill()
             await daemon.start(ES_PASSWORD=auth[1])
         async with daemon.client() as client:
-            await phase(client, INDEX, index, "Ready", 120)
+            await phase(client, INDEX, index, "Ready", 200)
             page = await client.events(setting=f"default/{INDEX}/{index}", event_type="ActionSucceeded", limit=200)
             steps = {event["details"]["step"] for event in page["items"]}
             assert {"CreateGeneration", "StartCopy"} <= steps

@@ -253,7 +253,7 @@ async def test_what_exists_is_told_as_declarations_that_converge_without_a_write
             f"/_scripts/{name}": {"script": {"lang": "painless", "source": "1 + 1"}},
             f"/_security/role/{name}": {
                 "cluster": ["monitor", "all"],
-                "indices": [{"names": "a", "privileges": "read"}],
+                "indices": [{"names": ["a"], "privileges": ["read"]}],
             },
             f"/_security/user/{name}": {"password": "some-password", "roles": ["viewer"], "metadata": {"a": 1}},
             f"/{name}-i": {**TEMPLATE, "aliases": {"kinds-found-alias": {"routing": "r"}}},
