@@ -18,7 +18,7 @@ from typing import Self
 import structlog
 from aiohttp import web
 
-from controlplane.api.auth import check_binding
+from controlplane.api.auth import check_binding, is_required
 from controlplane.api.listener import Certificate
 from controlplane.api.parts import Parts
 from controlplane.api.routes import create_app
@@ -56,6 +56,8 @@ _log = structlog.get_logger()
 
 LOG_FILE = "coreplane.db"
 """Of the embedded log, under the data directory; beside it lies the lock of the daemon, whatever its log."""
+SECRETS = Path("secrets")
+"""Under the data directory: where secrets lie unless the configuration says otherwise."""
 TRIM_EVERY_S = 3600.0
 COUNT_EVERY_S = 5.0
 TOMBSTONES_DAYS = 1.0
@@ -117,8 +119,20 @@ class Daemon:
         controller = await self._drive(log)
         await self._serve(controller, log, store)
 
+    def _secrets(self) -> EnvironmentSecrets:
+        config = self.config
+        directories = config.secrets.directories
+        if directories is None and is_required(config.auth):
+            directories = (SECRETS,)
+        return EnvironmentSecrets(
+            config.data_dir,
+            fingerprint_key(config.data_dir),
+            directories=directories,
+            environment=config.secrets.environment,
+        )
+
     async def _drive(self, log: Log) -> Controller:
-        secrets = self.secrets = EnvironmentSecrets(self.config.data_dir, fingerprint_key(self.config.data_dir))
+        secrets = self.secrets = self._secrets()
         self.catalogue = Catalogue({**SERVICES, **OWN}, self.clock, self.directory)
         controller = Controller(
             self.replica,

@@ -241,14 +241,14 @@ def _once(names: tuple[str, ...]) -> list[str]:
 KINDS: Final = (
     Kind(COMPONENT_TEMPLATE, search.ComponentTemplate, own_name, component_template, plan_document),
     Kind(INDEX_TEMPLATE, search.IndexTemplate, own_name, index_template, plan_document),
-    Kind(ALIAS, search.Alias, alias_name, alias, plan_document),
+    Kind(ALIAS, search.Alias, alias_name, alias, plan_document, named_by="alias"),
     Kind(PIPELINE, search.Pipeline, own_name, pipeline, plan_document),
     Kind(SCRIPT, search.Script, own_name, script, plan_document),
     Kind(SYNONYMS, search.Synonyms, own_name, synonyms, plan_document),
     Kind(LIFECYCLE, search.Lifecycle, own_name, lifecycle, plan_document),
     Kind(REPOSITORY, search.Repository, own_name, repository, plan_document),
     Kind(ROLE, search.Role, own_name, role, plan_document),
-    Kind(USER, search.User, user_name, user, plan_document),
+    Kind(USER, search.User, user_name, user, plan_document, named_by="username"),
     Kind(
         CLUSTER_SETTINGS,
         search.ClusterSettings,

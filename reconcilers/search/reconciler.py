@@ -7,11 +7,21 @@ from reconcilers.search import definition, documents, model, plan, snapshots, su
 from reconcilers.search.analysis import analyse
 from reconcilers.search.backend import connect
 from reconcilers.search.documents import own_name
+from reconcilers.search.file_format import ELASTICSEARCH
 from reconcilers.search.operations import OPERATIONS
 from schemas import search
 
+INDICES = Kind(
+    model.INDEX,
+    search.Index,
+    model.index_name,
+    definition.definition,
+    plan.plan_index,
+    data_bearing=True,
+    named_by="index",
+)
 KINDS = (
-    Kind(model.INDEX, search.Index, model.index_name, definition.definition, plan.plan_index, data_bearing=True),
+    INDICES,
     *documents.KINDS,
     Kind(
         snapshots.SNAPSHOT_POLICY,
@@ -38,6 +48,7 @@ SERVICE = Service(
     connect=connect,
     operations=OPERATIONS,
     analyse=analyse,
+    formats=(ELASTICSEARCH,),
     observe_timeout_s=30.0,
     effect_timeout_s=90.0,
     batch=16,

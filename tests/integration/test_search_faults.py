@@ -123,6 +123,26 @@ async def test_an_alias_taken_away_or_moved_by_hand_comes_back(elasticsearch_ser
         assert await serving(world, index) == [now]
 
 
+async def test_an_index_of_another_name_behind_the_alias_is_migrated_from_also_when_the_process_dies(
+    elasticsearch_server,
+):
+    index = "fault-foreign"
+    async with opened(elasticsearch_server) as world:
+        body = {**value("integer"), "aliases": {index: {}}}
+        del body["migration"]
+        await world.wire.ask("PUT", "/fault-other-name", body)
+        seeds = await seed(world, index, 100)
+        plan = await world.converge(INDEX, value("long"), index, until="SwitchAlias")
+        world.fence = CrashingFence(3)
+        with pytest.raises(Crash):
+            await world.take(plan)
+    async with opened(elasticsearch_server) as world:
+        assert (await world.converge(INDEX, value("long", keep_old_s=0), index)).converged
+        assert {"FinishSwitch", "RetireGeneration", "DropGeneration"} <= set(world.taken)
+        assert (await world.wire.ask("GET", f"/{index}/_count"))["count"] == len(seeds)
+        assert await world.wire.ask("GET", "/fault-other-name/_alias", absent=None) is None
+
+
 async def test_old_generations_go_when_their_time_is_over(elasticsearch_server):
     index = "fault-old"
     async with opened(elasticsearch_server) as world:
