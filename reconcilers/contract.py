@@ -287,6 +287,9 @@ class Connection:
     value: Any
     """The target's value model."""
     secrets: Secrets
+    reserved: frozenset[str] = frozenset()
+    """Names of what the control plane keeps for itself in backends that it may be asked to drive: topics of its own log,
+    the user that it logs in as there. Nothing is done to them."""
 
 
 # --- the spec of a service ---------------------------------------------------------------------------------------------

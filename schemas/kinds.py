@@ -24,6 +24,7 @@ KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
         "queue.acl": queue.Acl,
         "queue.quota": queue.Quota,
         "queue.route": queue.Route,
+        "queue.group": queue.Group,
         "storage.target": storage.Target,
         "storage.bucket": storage.Bucket,
         "storage.policy": storage.Policy,

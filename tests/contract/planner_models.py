@@ -249,6 +249,13 @@ MODELS: Mapping[str, Model] = {
         queue_models.take_topic,
         queue_models.others,
     ),
+    "queue.group": Model(
+        queue_models.group_values,
+        queue_models.group_states,
+        queue_models.observe_group,
+        lambda state, step: None,
+        queue_models.others,
+    ),
     "queue.route": Model(
         queue_models.route_values,
         queue_models.route_states,
