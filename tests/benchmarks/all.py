@@ -18,11 +18,16 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-<<<<<<< HEAD
-from tests.benchmarks import bench_past, bench_replay, bench_search, bench_storage, bench_up, bench_users, bench_writes
-=======
-from tests.benchmarks import bench_past, bench_queue, bench_replay, bench_storage, bench_up, bench_users, bench_writes
->>>>>>> main
+from tests.benchmarks import (
+    bench_past,
+    bench_queue,
+    bench_replay,
+    bench_search,
+    bench_storage,
+    bench_up,
+    bench_users,
+    bench_writes,
+)
 from tests.benchmarks.figures import Figures
 
 BENCHMARKS = {
