@@ -118,7 +118,10 @@ async def test_a_password_that_somebody_changed_is_noticed_when_asked_for(elasti
 
 async def test_a_login_without_the_right_says_so(elasticsearch_server):
     async with opened(elasticsearch_server, secrets()) as world:
-        await world.converge("search.user", {"password": {"from_env": "SHOP"}, "roles": []}, "kinds-nobody")
+        await world.converge("search.role", {"cluster": ["monitor"]}, "kinds-looker")
+        await world.converge(
+            "search.user", {"password": {"from_env": "SHOP"}, "roles": ["kinds-looker"]}, "kinds-nobody"
+        )
     known = DictSecrets(**secrets())
     who = {"username": "kinds-nobody", "password": {"from_env": "SHOP"}}
     async with search_world(elasticsearch_server.url, secrets=known, **who) as world:
