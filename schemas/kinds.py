@@ -34,5 +34,18 @@ KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
         "storage.server_config": storage.ServerConfig,
         "search.target": search.Target,
         "search.index": search.Index,
+        "search.component_template": search.ComponentTemplate,
+        "search.index_template": search.IndexTemplate,
+        "search.alias": search.Alias,
+        "search.pipeline": search.Pipeline,
+        "search.script": search.Script,
+        "search.synonyms": search.Synonyms,
+        "search.lifecycle": search.Lifecycle,
+        "search.repository": search.Repository,
+        "search.snapshot_policy": search.SnapshotPolicy,
+        "search.role": search.Role,
+        "search.user": search.User,
+        "search.cluster_settings": search.ClusterSettings,
+        "search.suggester": search.Suggester,
     }
 )

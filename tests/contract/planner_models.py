@@ -333,4 +333,28 @@ MODELS: Mapping[str, Model] = {
         search_models.take_index,
         search_models.others,
     ),
+    **{
+        setting_type: Model(
+            search_models.document_values(setting_type),
+            search_models.document_states(setting_type),
+            search_models.observe_document,
+            search_models.take_document,
+            search_models.foreign_documents,
+        )
+        for setting_type in search_models.BODIES
+    },
+    "search.snapshot_policy": Model(
+        search_models.policy_values,
+        search_models.policy_states,
+        search_models.observe_policy,
+        search_models.take_snapshot,
+        lambda _state, _external, _desired: None,
+    ),
+    "search.suggester": Model(
+        search_models.suggester_values,
+        search_models.suggester_states,
+        search_models.observe_suggester,
+        search_models.take_subfield,
+        search_models.foreign_fields,
+    ),
 }
