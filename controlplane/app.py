@@ -122,7 +122,7 @@ class Daemon:
 
     async def _drive(self, log: Log) -> Controller:
         secrets = self.secrets = EnvironmentSecrets(self.config.data_dir, fingerprint_key(self.config.data_dir))
-        self.catalogue = Catalogue({**SERVICES, **OWN})
+        self.catalogue = Catalogue({**SERVICES, **OWN}, self.clock, self.directory)
         controller = Controller(
             self.replica,
             log.journal,
@@ -173,6 +173,7 @@ class Daemon:
             past=Past(self.replica),
             preview=preview,
             directory=self.directory,
+            trespasses=self.catalogue.foreseen_trespasses,
             importing=Importing(
                 self.replica.state, self.catalogue, controller, preview, clock=self.clock, metrics=self.metrics
             ),
