@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -18,14 +19,14 @@ from typing import Self
 import structlog
 from aiohttp import web
 
-from controlplane.api.auth import check_binding
+from controlplane.api.auth import check_binding, is_required
 from controlplane.api.forwarding import Forwarding
 from controlplane.api.listener import Certificate
 from controlplane.api.parts import Parts
 from controlplane.api.routes import create_app
 from controlplane.config import Config
 from controlplane.domain.errors import Reason
-from controlplane.log import kafka, kafka_topics
+from controlplane.log import kafka, kafka_address, kafka_topics
 from controlplane.log.kafka import open_kafka
 from controlplane.log.kafka_topics import Fault
 from controlplane.log.memory import MemoryLog
@@ -57,6 +58,8 @@ _log = structlog.get_logger()
 
 LOG_FILE = "coreplane.db"
 """Of the embedded log, under the data directory; beside it lies the lock of the daemon, whatever its log."""
+SECRETS = Path("secrets")
+"""Under the data directory: where secrets lie unless the configuration says otherwise."""
 TRIM_EVERY_S = 3600.0
 COUNT_EVERY_S = 5.0
 TOMBSTONES_DAYS = 1.0
@@ -120,8 +123,20 @@ class Daemon:
         if log.membership is not None:
             self._join(controller, log.membership)
 
+    def _secrets(self) -> EnvironmentSecrets:
+        config = self.config
+        directories = config.secrets.directories
+        if directories is None and is_required(config.auth):
+            directories = (SECRETS,)
+        return EnvironmentSecrets(
+            config.data_dir,
+            fingerprint_key(config.data_dir),
+            directories=directories,
+            environment=config.secrets.environment,
+        )
+
     async def _drive(self, log: Log) -> Controller:
-        secrets = self.secrets = EnvironmentSecrets(self.config.data_dir, fingerprint_key(self.config.data_dir))
+        secrets = self.secrets = self._secrets()
         self.catalogue = Catalogue({**SERVICES, **OWN}, self.clock, self.directory)
         controller = Controller(
             self.replica,
@@ -133,6 +148,7 @@ class Daemon:
             metrics=self.metrics,
             config=self.config.runtime,
             may_take=always if log.membership is None else log.membership.owns,
+            reserved=reserved(self.config),
         )
         self._stack.push_async_callback(controller.stop)
         await controller.start()
@@ -265,6 +281,15 @@ async def open_log(config: Config) -> Log:
         msg = f"log.url {url!r}: this version knows sqlite:PATH, kafka://HOST:PORT and memory:"
         raise LogUnavailable(msg)
     return await open_sqlite(log_path(config), shards=config.log.shards, synchronous=config.log.synchronous)
+
+
+def reserved(config: Config) -> frozenset[str]:
+    """What is ours in the cluster that holds the log: its topics, and the principal that we are there."""
+    if not config.log.url.startswith("kafka:"):
+        return frozenset()
+    address = kafka_address.parse(config.log.url, os.environ)
+    names = {topic.name for topic in kafka_topics.topics(address, config.log.shards, topic_retention(config))}
+    return frozenset(names | ({f"User:{address.user}"} if address.user else set()))
 
 
 async def _open_alone(config: Config) -> Log:

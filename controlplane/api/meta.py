@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from controlplane.api import parameters
+from controlplane.api.auth import is_required
 from controlplane.api.call import Call, answer
 from controlplane.api.parts import Parts
 from controlplane.domain.access import Role
@@ -63,6 +64,7 @@ async def status(call: Call[_Nothing]) -> web.Response:
     position = {"position": replica.state.position, "lag": await _lag(call.parts), "stopped": replica.stopped}
     tenants = [tenant for tenant in tenants if tenant != SYSTEM]
     document = {"tenants": tenants, "settings": len(entries), "replica": position, **report, "targets": targets}
+    document["access"] = {"required": is_required(call.parts.config.auth)}
     return answer({"ready": not await _not_ready(call.parts), **document})
 
 

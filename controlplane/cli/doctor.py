@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -14,7 +15,7 @@ from rich.text import Text
 from controlplane.app import accept_log_loss, examine_log, rebuild_projection
 from controlplane.cli import configuration, findings, printing, session, starting, upfile
 from controlplane.cli.failure import Ended, ExitCode, Failure
-from controlplane.cli.findings import BAD, GOOD, Finding
+from controlplane.cli.findings import BAD, GOOD, WARNED, Finding
 from controlplane.cli.printing import Format, Output
 from controlplane.cli.rows import Facts, Rows
 from controlplane.cli.session import DEFAULT_DATA, Data
@@ -23,7 +24,7 @@ from controlplane.client.http import CoreplaneClient
 from controlplane.config import Config
 from controlplane.log.ports import LogUnavailable
 
-MARKS = {GOOD: Text("✓", "green"), BAD: Text("✗", "bold red")}
+MARKS = {GOOD: Text("✓", "green"), BAD: Text("✗", "bold red"), WARNED: Text("!", "yellow")}
 
 
 def doctor(
@@ -82,12 +83,26 @@ async def examine(client: CoreplaneClient) -> list[Finding]:
     try:
         report = await client.status()
         settings = [setting async for setting in client.list_settings(phase="Stalled")]
+        tokens = [setting async for setting in client.list_settings(setting_type="access.token")]
     except ApiError as exc:
         failure = printing.failure_of(exc)
         return [*found, Finding("access", BAD, failure.message, failure.hint)]
     except ClientError as exc:
         return [*found, Finding("daemon", BAD, str(exc))]
-    return [*found, *findings.of_targets(report), *findings.of_stalled(settings)]
+    advised = findings.of_analyses(await _analyses(client, report))
+    access = (*findings.of_access(client.url, report), *findings.of_tokens(tokens, time.time()))
+    return [*found, *access, *findings.of_targets(report), *findings.of_stalled(settings), *advised]
+
+
+async def _analyses(client: CoreplaneClient, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Of every service that has a target up and an analysis."""
+    found: dict[str, Any] = {}
+    for service in sorted({str(target["service"]) for target in report.get("targets") or () if target.get("up")}):
+        try:
+            found[service] = await client.analytics(service)
+        except ClientError:
+            continue  # it has none, or it can't be told just now: advice isn't worth an error
+    return found
 
 
 def _examine_log(config_file: Path | None, url: str | None, data: Path) -> list[Finding]:

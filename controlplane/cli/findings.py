@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
+from controlplane.api.auth import is_loopback
 from controlplane.cli import tables
 from controlplane.cli.daemon_status import target_name, target_trouble
+from controlplane.cli.tokens import SOON_S
 from controlplane.log.kafka_topics import Fault
+from schemas.names import parse_timestamp, timestamp
 
 Json = dict[str, Any]
 
 GOOD = "good"
 BAD = "bad"
+WARNED = "warned"
+"""All is well now, and won't be."""
 
 PART_ADVICE = {
     "log": "look for disk space and permissions of the data directory; nothing is accepted until it can be written",
@@ -24,7 +30,7 @@ PART_ADVICE = {
 REASON_ADVICE = {
     "Unreachable": "start the server, or correct the target's url; it is tried again by itself",
     "AuthenticationFailed": "correct the target's username or password reference",
-    "SecretNotFound": "set the environment variable or make the file it names, where the daemon runs",
+    "SecretNotFound": "set the variable or make the file where the daemon runs, and as `secrets` of its configuration allows",
     "TargetNotFound": "declare that target, or correct `target` in the settings that name it",
     "Conflict": "retire one of the two, or have it name another object",
     "NoPermission": "give the target's user the permission it names",
@@ -77,6 +83,32 @@ def of_targets(report: Json) -> Iterator[Finding]:
         yield Finding("targets", GOOD, "none is declared")
 
 
+def of_access(url: str, report: Json) -> Iterator[Finding]:
+    """Who gets in, and who can listen."""
+    split = urlsplit(url)
+    here = is_loopback(split.hostname or "")
+    if not (report.get("access") or {}).get("required"):
+        message = "nobody needs a token"
+        advice = "configure `auth.tokens`, or make tokens and set `auth.required`"
+        yield Finding("access", GOOD if here else WARNED, message, "" if here else advice)
+    else:
+        yield Finding("access", GOOD, "tokens are required")
+    if split.scheme == "http" and not here:
+        advice = "configure `http.tls`, or put a proxy with TLS before the daemon"
+        yield Finding("tls", WARNED, f"tokens travel to {split.hostname} for everybody to read", advice)
+
+
+def of_tokens(tokens: Sequence[Json], now: float) -> Iterator[Finding]:
+    """Those that have ended, and those that soon will."""
+    for token in tokens:
+        at = token["value"].get("expires_at")
+        left_s = None if at is None else parse_timestamp(at) - now
+        if left_s is not None and left_s < SOON_S:
+            when = "has expired" if left_s <= 0 else f"expires in {tables.age(timestamp(now - left_s), now)}"
+            advice = f"make another with `coreplane token create`, then `coreplane token revoke {token['name']}`"
+            yield Finding(f"token {token['name']}", WARNED, when, advice)
+
+
 def of_stalled(stalled: list[Json]) -> Iterator[Finding]:
     """Settings that won't go on by themselves."""
     if not stalled:
@@ -84,6 +116,14 @@ def of_stalled(stalled: list[Json]) -> Iterator[Finding]:
     for setting in stalled:
         name = f"{setting['setting_type']}/{setting['name']}"
         yield Finding(name, BAD, tables.message_of(setting), _advice(setting, name))
+
+
+def of_analyses(analyses: Mapping[str, Json]) -> Iterator[Finding]:
+    """What the services' analyses advise; nothing is broken, so it is only told. By service."""
+    for service, analysis in sorted(analyses.items()):
+        for one in analysis.get("advice") or ():
+            evidence = ", ".join(f"{name} {value}" for name, value in (one.get("evidence") or {}).items())
+            yield Finding(f"advice {service}/{one['target']}", GOOD, f"{one['about']} ({evidence})", one["advice"])
 
 
 def _advice(setting: Json, name: str) -> str:

@@ -48,6 +48,8 @@ class Foreseen:
     """Nothing would be done, although there is something to do."""
     elsewhere: int | None = None
     """The shard of its target, when another replica drives that and must be asked."""
+    warnings: tuple[str, ...] = ()
+    """What people should know of what is declared, whether it is done already or not."""
 
     @property
     def unchanged(self) -> bool:
@@ -58,7 +60,7 @@ class Foreseen:
 def decided(trial: Trial, decision: Decision, plan: Plan = Plan(), waits_for: Iterable[str] = ()) -> Foreseen:  # noqa: B008 - frozen
     """What the controller's decision means for people. Its status began without conditions, so all it has are new."""
     status, ready = decision.status, decision.status.condition("Ready")
-    one = Foreseen(trial, decision.steps, plan.differences, tuple(waits_for))
+    one = Foreseen(trial, decision.steps, plan.differences, tuple(waits_for), warnings=plan.warnings)
     if decision.steps:
         return one
     if status.paused:
@@ -136,6 +138,7 @@ def previewed(position: int, asked: Any, revisions: Mapping[str, int], settings:
         "unchanged": [one.trial.key for one in settings if one.unchanged],
         "unknown": [_why(one, one.unknown) for one in settings if one.unknown],
         "refused": [_why(one, one.refused) for one in settings if one.refused],
+        "warnings": [{"setting": one.trial.key, "message": message} for one in settings for message in one.warnings],
     }
     identity = PlanId(position, _digest(asked), _digest(revisions), _digest(_seen(told)))
     return Previewed(identity, tuple(settings), revisions, told)
@@ -150,7 +153,7 @@ def merged(own: Previewed, theirs: Mapping[str, Mapping[str, Any]]) -> Previewed
     said = {key: fitting.get(key, own.told) for key in (row["setting"] for row in own.told["results"])}
     told: dict[str, Any] = {
         part: [row for key, document in said.items() for row in document[part] if row["setting"] == key]
-        for part in ("results", "steps", "unknown", "refused")
+        for part in ("results", "steps", "unknown", "refused", "warnings")
     }
     told["unchanged"] = [key for key, document in said.items() if key in document["unchanged"]]
     return replace(own, plan_id=own.plan_id._replace(world=_digest(_seen(told))), told=told)
