@@ -20,6 +20,7 @@ import structlog
 from aiohttp import web
 
 from controlplane.api.auth import check_binding, is_required
+from controlplane.api.forwarding import Forwarding
 from controlplane.api.listener import Certificate
 from controlplane.api.parts import Parts
 from controlplane.api.routes import create_app
@@ -29,7 +30,7 @@ from controlplane.log import kafka, kafka_address, kafka_topics
 from controlplane.log.kafka import open_kafka
 from controlplane.log.kafka_topics import Fault
 from controlplane.log.memory import MemoryLog
-from controlplane.log.ports import Log, LogUnavailable, Stream
+from controlplane.log.ports import Log, LogUnavailable, Membership, Stream
 from controlplane.log.sqlite import Loss, accept_loss, open_sqlite
 from controlplane.log.sqlite_guards import FileLock
 from controlplane.projection.projector import Projected, Projector, Retention, rebuild
@@ -119,6 +120,8 @@ class Daemon:
         self._stack.push_async_callback(self.replica.close)
         controller = await self._drive(log)
         await self._serve(controller, log, store)
+        if log.membership is not None:
+            self._join(controller, log.membership)
 
     def _secrets(self) -> EnvironmentSecrets:
         config = self.config
@@ -151,9 +154,12 @@ class Daemon:
         await controller.start()
         if log.membership is None:
             await controller.own(range(log.journal.shards))
-        else:
-            self._supervisor.start("ownership", Ownership(log.membership, controller, self.replica.halted).run)
         return controller
+
+    def _join(self, controller: Controller, membership: Membership) -> None:
+        """Become one of the replicas, once others can reach us."""
+        membership.announce(self.config.http.advertise or self.url)
+        self._supervisor.start("ownership", Ownership(membership, controller, self.replica.halted).run)
 
     async def _serve(self, controller: Controller, log: Log, store: SqliteStore) -> None:
         preview = Preview(
@@ -188,6 +194,7 @@ class Daemon:
                 self.replica.state, self.catalogue, controller, preview, clock=self.clock, metrics=self.metrics
             ),
             troubles=self._troubles,
+            forwarding=self._forwarding(log),
         )
         http = self.config.http
         runner = web.AppRunner(
@@ -212,6 +219,11 @@ class Daemon:
         scheme = "http" if certificate is None else "https"
         self.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         _log.info("ready", url=self.url)
+
+    def _forwarding(self, log: Log) -> Forwarding:
+        forwarding = Forwarding(None if log.membership is None else log.membership.address_of)
+        self._stack.push_async_callback(forwarding.close)
+        return forwarding
 
     def _troubles(self) -> Sequence[Mapping[str, str]]:
         found = (

@@ -32,6 +32,9 @@ class HttpConfig(Section):
     """Loopback unless authentication is configured; the daemon refuses to start otherwise."""
     port: int = Field(default=8470, ge=0, le=65_535)
     """0 lets the system choose."""
+    advertise: Annotated[str, Field(pattern=r"^(https?://[^/?#@\s]+)?$")] = ""
+    """Where other replicas reach this one, as a URL without a path. Empty: where it listens. Needed when it listens on all
+    addresses, or behind a proxy."""
     max_body_bytes: int = Field(default=8 * 1024 * 1024, gt=0)
     """Larger bodies are refused with 413: about 20,000 small declarations."""
     request_timeout_s: float = Field(default=10.0, gt=0)

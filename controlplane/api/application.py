@@ -21,7 +21,7 @@ from controlplane.api.refusals import COUNTED, Attempt
 from controlplane.api.stream import STREAMS, Streams, follow
 from controlplane.api.table import Route
 from controlplane.domain.access import Caller, Role
-from controlplane.domain.errors import Reason, Refused
+from controlplane.domain.errors import Elsewhere, Reason, Refused
 
 _log = structlog.get_logger()
 
@@ -78,7 +78,10 @@ def _endpoint(route: Route, parts: Parts) -> _Handler:
         caller = _caller(route, parts, request)
         query = parameters.parsed(request.query, route.query)
         call = Call(request, parts, caller, request[REQUEST_ID], query, lambda: _identified(route, parts, request))
-        return await route.handler(call)
+        try:
+            return await route.handler(call)
+        except Elsewhere as elsewhere:
+            return await parts.forwarding.forward(request, request[REQUEST_ID], elsewhere)
 
     return handle
 

@@ -19,6 +19,9 @@ YAML: Final = ("application/yaml", "text/yaml", "application/x-yaml", "text/x-ya
 ARRIVAL_S: Final = 30.0
 """A body that takes longer is given up, so that slow senders can't hold connections for ever."""
 
+BODY: web.RequestKey[bytes] = web.RequestKey("body", bytes)
+"""What was read: a request that is handed on to another replica takes its body along."""
+
 _THREAD_BYTES: Final = 64 * 1024
 """Larger bodies are parsed in a thread: a megabyte of YAML takes a second, and the loop has leases to keep."""
 
@@ -72,7 +75,8 @@ async def read(request: web.Request, most_bytes: int) -> bytes:
         raise documents.malformed("the sender left before the end of the body") from None  # not worth an error of ours
     except (HttpProcessingError, web.RequestPayloadError) as exc:
         raise documents.malformed(f"the body can't be read: {exc}") from exc
-    return b"".join(parts)
+    request[BODY] = body = b"".join(parts)
+    return body
 
 
 async def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from controlplane.api.forwarding import Forwarding
 from controlplane.api.limits import Limits
 from controlplane.api.refusals import Refusals
 from controlplane.config import Config
@@ -33,6 +34,9 @@ class Control(Protocol):
 
     def look(self, key: str) -> None:
         """Reconcile the key now."""
+
+    def home(self, key: str) -> int | None:
+        """The shard of a setting whose target another replica drives."""
 
     def report(self) -> dict[str, Any]:
         """The controller's part of /v1/status: `shards` owned, `targets` with tenant, service, target, up, …"""
@@ -110,5 +114,7 @@ class Parts:
     importing: Imports
     troubles: Callable[[], Sequence[Mapping[str, str]]] = no_troubles
     """What else keeps the daemon from being ready: `{part, reason, message}` each."""
+    forwarding: Forwarding = field(default_factory=Forwarding)
+    """To other replicas."""
     limits: Limits = field(default_factory=Limits)
     refusals: Refusals = field(default_factory=Refusals)

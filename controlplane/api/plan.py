@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
+from urllib.parse import quote
 
 from aiohttp import web
 
 from controlplane.api import admission, bodies, parameters
 from controlplane.api.call import Call, answer
+from controlplane.api.table import TENANT
 from controlplane.domain import writes
 from controlplane.domain.documents import Document, document_of
 from controlplane.domain.errors import Fault, Reason, Refused
@@ -72,7 +74,12 @@ async def _foreseen(call: Call[Any], document: Document, changes: Sequence[Chang
         "reason": document.reason,
         "request_id": call.request_id,
     }
-    return await call.parts.preview.foresee(Proposal(call.tenant, changes, document.prune, record))
+    found = await call.parts.preview.foresee(Proposal(call.tenant, changes, document.prune, record))
+    if not (wanted := found.elsewhere()):
+        return found
+    allow = "true" if call.query.allow_prune else "false"
+    path = f"{TENANT.format(tenant=quote(call.tenant, safe=''))}/plan?allow_prune={allow}"
+    return foreseen.merged(found, await call.parts.forwarding.plans(call.request, call.request_id, wanted, path))
 
 
 def _stale(what: str, faults: Sequence[Fault]) -> Refused:

@@ -12,7 +12,7 @@ from aiohttp import web
 from controlplane.api import documents, parameters
 from controlplane.api.call import Call, answer
 from controlplane.domain import answers, comparison, history, preconditions
-from controlplane.domain.errors import Fault, Reason, Refused
+from controlplane.domain.errors import Elsewhere, Fault, Reason, Refused
 from controlplane.domain.fold import Entry
 from schemas.names import Key
 
@@ -69,6 +69,8 @@ async def reconcile(call: Call[parameters.Parameters]) -> web.Response:
     entry = call.parts.replica.state.entries.get(key)
     if entry is None:
         raise not_found(call.key())
+    if (shard := call.parts.control.home(key)) is not None:
+        raise Elsewhere(shard, key)
     call.parts.control.look(key)
     return answer(answers.setting(entry, call.parts.statuses.get(key)), 202)
 

@@ -54,3 +54,12 @@ class Refused(Exception):
         self.detail = detail
         self.faults = tuple(faults)
         self.retry_after_s = retry_after_s
+
+
+class Elsewhere(Refused):
+    """Only the owner of a shard can do it, and that is another replica. `shard`: which."""
+
+    def __init__(self, shard: int, what: str) -> None:
+        detail = f"{what} is driven by another replica, which can't be asked now: try again in a moment"
+        super().__init__(Reason.BACKEND_UNREACHABLE, detail, retry_after_s=1.0)
+        self.shard = shard

@@ -37,6 +37,8 @@ HEARTBEAT_MS: Final = 1000
 REBALANCE_MS: Final = 15_000
 POLL_MS: Final = 500
 RETRY_S: Final = 0.5
+AT: Final = "@"
+"""In a client id, between a name and the address of its replica."""
 
 
 class KafkaMembership:
@@ -61,6 +63,19 @@ class KafkaMembership:
 
     async def owns(self, shard: int) -> bool:
         """See the port. Note [Asking without side effects]."""
+        return await self._owner(shard) == self._name
+
+    def announce(self, address: str) -> None:
+        """See the port. The address is part of our client id, so it is there exactly as long as we are a member."""
+        self._name = f"{self._name.partition(AT)[0]}{AT}{address}"
+
+    async def address_of(self, shard: int) -> str | None:
+        """See the port."""
+        owner = await self._owner(shard)
+        return None if owner is None else owner.partition(AT)[2] or None
+
+    async def _owner(self, shard: int) -> str | None:
+        """The client id of whoever is assigned the shard."""
         async with self._lock:
             if self._admin is None:
                 self._admin = await self._clients.admin()
@@ -72,7 +87,7 @@ class KafkaMembership:
             msg = f"Kafka doesn't tell who owns shard {shard}: {exc!r}"
             raise LogUnavailable(msg) from exc
         groups = [group for answer in answers for group in answer.groups]
-        return any(self._holds(group, shard) for group in groups)
+        return next((owner for group in groups if (owner := self._holder(group, shard))), None)
 
     async def close(self) -> None:
         """End the clients."""
@@ -101,13 +116,15 @@ class KafkaMembership:
         finally:
             await stop_consumer(consumer)
 
-    def _holds(self, group: Any, shard: int) -> bool:
+    def _holder(self, group: Any, shard: int) -> str | None:
         _, _, state, _, _, members = group[:6]
-        return state == "Stable" and any(
-            TopicPartition(self._topic, shard) in ConsumerProtocolMemberAssignment.decode(member[4]).partitions()
+        wanted = TopicPartition(self._topic, shard)
+        holders = [
+            str(member[1])
             for member in members
-            if member[1] == self._name
-        )
+            if state == "Stable" and wanted in ConsumerProtocolMemberAssignment.decode(member[4]).partitions()
+        ]
+        return holders[0] if holders else None
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -187,6 +187,12 @@ class Membership(Protocol):
     async def owns(self, shard: int) -> bool:
         """Whether the group has settled and the shard is ours. Raises `LogUnavailable`."""
 
+    def announce(self, address: str) -> None:
+        """Where others reach us; to be said before `follow`."""
+
+    async def address_of(self, shard: int) -> str | None:
+        """Where the shard's owner is reached; None while the group hasn't settled. Raises `LogUnavailable`."""
+
 
 class Log(Protocol):
     """Both ports of one store, opened and closed together."""

@@ -152,6 +152,16 @@ class Controller:
         """The shard of a target, if it is ours."""
         return self._shards.get(shard_of(*target, self._journal.shards))
 
+    def elsewhere(self, target: TargetId) -> int | None:
+        """The target's shard, when another replica drives it, or will in a moment."""
+        index = self._index(target)
+        return index if self._may_take is not always and index not in self._shards else None
+
+    def home(self, key: str) -> int | None:
+        """The same of a setting; None also when there is no such setting."""
+        target = self._desired.target_of(key)
+        return None if target is None else self.elsewhere(target)
+
     def report(self) -> dict[str, Any]:
         """For `/v1/status`."""
         return {

@@ -46,6 +46,8 @@ class Foreseen:
     """Nothing can be said, because nothing could be observed."""
     refused: Why | None = None
     """Nothing would be done, although there is something to do."""
+    elsewhere: int | None = None
+    """The shard of its target, when another replica drives that and must be asked."""
     warnings: tuple[str, ...] = ()
     """What people should know of what is declared, whether it is done already or not."""
 
@@ -112,27 +114,54 @@ class Previewed:
     plan_id: PlanId
     settings: tuple[Foreseen, ...]
     revisions: Mapping[str, int]
+    told: Mapping[str, Any]
+    """What is said of the settings, JSON: by ourselves, or by the replicas that drive their targets."""
 
     def document(self) -> dict[str, Any]:
         """As the API answers it."""
-        return {
-            "plan_id": str(self.plan_id),
-            "results": [_result(one) for one in self.settings],
-            "steps": [step for one in self.settings for step in _steps(one)],
-            "unchanged": [one.trial.key for one in self.settings if one.unchanged],
-            "unknown": [_why(one, one.unknown) for one in self.settings if one.unknown],
-            "refused": [_why(one, one.refused) for one in self.settings if one.refused],
-            "warnings": [
-                {"setting": one.trial.key, "message": message} for one in self.settings for message in one.warnings
-            ],
-        }
+        return {"plan_id": str(self.plan_id), **self.told}
+
+    def elsewhere(self) -> dict[int, set[str]]:
+        """Shard → settings that only its owner can say something of."""
+        found: dict[int, set[str]] = {}
+        for one in self.settings:
+            if one.elsewhere is not None:
+                found.setdefault(one.elsewhere, set()).add(one.trial.key)
+        return found
 
 
 def previewed(position: int, asked: Any, revisions: Mapping[str, int], settings: Sequence[Foreseen]) -> Previewed:
     """The plan with its id. `asked`: the request in its normal form, JSON."""
-    world = [_seen(one) for one in sorted(settings, key=lambda one: one.trial.key)]
-    identity = PlanId(position, _digest(asked), _digest(revisions), _digest(world))
-    return Previewed(identity, tuple(settings), revisions)
+    told = {
+        "results": [_result(one) for one in settings],
+        "steps": [step for one in settings for step in _steps(one)],
+        "unchanged": [one.trial.key for one in settings if one.unchanged],
+        "unknown": [_why(one, one.unknown) for one in settings if one.unknown],
+        "refused": [_why(one, one.refused) for one in settings if one.refused],
+        "warnings": [{"setting": one.trial.key, "message": message} for one in settings for message in one.warnings],
+    }
+    identity = PlanId(position, _digest(asked), _digest(revisions), _digest(_seen(told)))
+    return Previewed(identity, tuple(settings), revisions, told)
+
+
+def merged(own: Previewed, theirs: Mapping[str, Mapping[str, Any]]) -> Previewed:
+    """The plan with what other replicas say of some settings. `theirs`: key → the answer of its target's owner.
+
+    An owner that saw other revisions than we did, because one of us is behind, isn't believed: its settings stay unknown.
+    """
+    fitting = {key: document for key, document in theirs.items() if _fits(own.plan_id, str(document["plan_id"]))}
+    said = {key: fitting.get(key, own.told) for key in (row["setting"] for row in own.told["results"])}
+    told: dict[str, Any] = {
+        part: [row for key, document in said.items() for row in document[part] if row["setting"] == key]
+        for part in ("results", "steps", "unknown", "refused", "warnings")
+    }
+    told["unchanged"] = [key for key, document in said.items() if key in document["unchanged"]]
+    return replace(own, plan_id=own.plan_id._replace(world=_digest(_seen(told))), told=told)
+
+
+def _fits(own: PlanId, other: str) -> bool:
+    theirs = parse_plan_id(other)
+    return (theirs.asked, theirs.revisions) == (own.asked, own.revisions)
 
 
 def moved(before: PlanId, now: Previewed) -> list[Fault]:
@@ -146,17 +175,18 @@ def moved(before: PlanId, now: Previewed) -> list[Fault]:
         if not later:
             faults.append(Fault("/settings", "other settings are concerned now, or some are gone"))
     if before.world != now.plan_id.world:
-        told = [Fault(f"/{one.trial.key}", text) for one in now.settings for text in _now(one)]
+        told = list(_now(now.told))
         faults += told or [Fault("/settings", "the backends are as declared now: nothing is left to be done there")]
     return faults
 
 
-def _now(one: Foreseen) -> Iterator[str]:
-    yield from (f"now to be done: {step.summary()}" for step in one.steps)
-    if one.unknown is not None:
-        yield f"is unknown now: {one.unknown.message}"
-    if one.refused is not None:
-        yield f"would be {one.refused.reason} now: {one.refused.message}"
+def _now(told: Mapping[str, Any]) -> Iterator[Fault]:
+    for step in told["steps"]:
+        yield Fault(f"/{step['setting']}", f"now to be done: {step['summary']}")
+    for why in told["unknown"]:
+        yield Fault(f"/{why['setting']}", f"is unknown now: {why['message']}")
+    for why in told["refused"]:
+        yield Fault(f"/{why['setting']}", f"would be {why['reason']} now: {why['message']}")
 
 
 def _digest(value: Any) -> str:
@@ -164,15 +194,13 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _seen(one: Foreseen) -> list[Any]:
+def _seen(told: Mapping[str, Any]) -> list[Any]:
     """Not what it waits for: that a dependency became ready meanwhile makes it no other plan."""
-    return [
-        one.trial.key,
-        _steps(one, waiting=False),
-        [_difference(difference) for difference in one.differences],
-        one.unknown and one.unknown.reason,
-        one.refused and one.refused.reason,
-    ]
+    steps = [{name: part for name, part in step.items() if name != "waits_for"} for step in told["steps"]]
+    differences = [[row["setting"], row["differences"]] for row in told["results"]]
+    reasons = [[part, row["setting"], row["reason"]] for part in ("unknown", "refused") for row in told[part]]
+    # By setting: the order of the changes says nothing, that of a setting's steps does.
+    return [sorted(steps, key=lambda step: str(step["setting"])), sorted(differences, key=str), sorted(reasons)]
 
 
 # --- as JSON -----------------------------------------------------------------------------------------------------------
@@ -189,8 +217,8 @@ def _result(one: Foreseen) -> dict[str, Any]:
     return {"setting": one.trial.key, "outcome": one.trial.outcome, "changed": changed, "differences": differences}
 
 
-def _steps(one: Foreseen, *, waiting: bool = True) -> list[dict[str, Any]]:
-    waits = {"waits_for": list(one.waits_for)} if waiting and one.waits_for else {}
+def _steps(one: Foreseen) -> list[dict[str, Any]]:
+    waits = {"waits_for": list(one.waits_for)} if one.waits_for else {}
     return [
         {
             "setting": one.trial.key,

@@ -13,7 +13,7 @@ from typing import Any, Final
 import structlog
 from pydantic import BaseModel, ValidationError
 
-from controlplane.domain.errors import Reason, Refused
+from controlplane.domain.errors import Elsewhere, Reason, Refused
 from controlplane.domain.events import Fact, Subject
 from controlplane.domain.fold import State
 from controlplane.domain.validation import value_faults
@@ -161,7 +161,10 @@ class Operations:
             target = operation.target(context, request)
         except (BackendError, ValidationError) as exc:
             raise _refusal(exc, name) from exc
-        shard = self._controller.shard(place(tenant, service, target))
+        home = place(tenant, service, target)
+        if (index := self._controller.elsewhere(home)) is not None:
+            raise Elsewhere(index, f"{service}.target/{target}")
+        shard = self._controller.shard(home)
         if shard is None:
             raise Refused(Reason.BACKEND_UNREACHABLE, f"no owner for {service}.target/{target} yet", retry_after_s=1.0)
         details = {"operation": name, "operation_id": operation_id, "request": operation.announce(request)}

@@ -60,6 +60,9 @@ class Links(Protocol):
     def loop(self, target: TargetId) -> Link | None:
         """The work on a target, if its shard is ours."""
 
+    def elsewhere(self, target: TargetId) -> int | None:
+        """The target's shard, when another replica drives it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
@@ -210,7 +213,9 @@ class Preview:
             message = f"{_reference(resolved.target)} is declared by the same document: first it must be connected"
             return unobserved(trial, Unreachable(message, reason="TargetNotConnected"))
         if backend is None:
-            return unobserved(trial, _not_connected(resolved.target, link))
+            shard = self._links.elsewhere(resolved.target)
+            unseen = unobserved(trial, _not_connected(resolved.target, link))
+            return unseen if shard is None else replace(unseen, elsewhere=shard)
         return _Look(trial, resolved, status, backend, around.unmet, waits_for)
 
     async def _look(self, looks: Sequence[_Look]) -> list[Foreseen]:

@@ -159,7 +159,7 @@ class Write:
 
 async def watch_redis(url: str, watching: asyncio.Event, writes: list[Write]) -> None:
     """What really happens to registrations, told by Redis itself."""
-    server = redis_client.from_url(url, decode_responses=True)
+    server = redis_client.from_url(url, decode_responses=True, socket_timeout=None)  # it may have nothing to tell
     try:
         async with server.monitor() as monitor:
             watching.set()

@@ -81,6 +81,8 @@ async def _run(plan: Plan, world: Cluster, prefix: str, redis_url: str) -> Evide
         topics = await asyncio.to_thread(fault_checker.read_topics, servers, prefix)
         await _streamed(history, {event.said["id"] for event in topics.events if event.said["tenant"] in TENANTS})
         texts = await _texts(world)
+        for task in (watcher, *followers):
+            assert not task.done(), task.result()
     finally:
         for task in (watcher, *followers):
             task.cancel()

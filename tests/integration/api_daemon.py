@@ -68,6 +68,12 @@ class Looked:
     def loop(self, target: TargetId) -> None:
         return None
 
+    def elsewhere(self, target: TargetId) -> None:
+        return None
+
+    def home(self, key: str) -> None:
+        return None
+
     def report(self) -> dict[str, Any]:
         return {"shards": [0], "targets": self.targets}
 

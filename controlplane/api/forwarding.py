@@ -1,0 +1,142 @@
+"""Requests that only the owner of a shard can answer, handed on to it.
+
+Theory of operation. Any replica takes any request. What needs the connection to a backend (operations, plans, a look at a
+setting now) raises `Elsewhere` where the shard is another replica's; the request is then sent to that replica as it came,
+with the caller's own credentials, and its answer is the answer. The log's group of replicas says who owns a shard, and
+where that one is reached.
+
+Note [Hops]. While a shard moves, two replicas may each take the other for its owner. A request that was handed on twice is
+refused with 503 and Retry-After. Its id stays the same, so that a repetition gets the first answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+from controlplane.api.bodies import BODY
+from controlplane.domain.errors import Elsewhere
+from controlplane.log.ports import LogUnavailable
+
+_log = structlog.get_logger()
+
+HOPS: Final = "X-Coreplane-Hops"
+MOST_HOPS: Final = 2
+CONNECT_S: Final = 3.0
+ANSWER_S: Final = 70.0
+"""A little longer than the longest operation."""
+_HANDED_ON: Final = ("Authorization", "Content-Type", "Accept", "X-Actor", "If-Match", "If-None-Match")
+_HANDED_BACK: Final = ("Content-Type", "Retry-After", "ETag", "X-Correlation-Id", "WWW-Authenticate")
+
+Owner = Callable[[int], Awaitable[str | None]]
+"""Shard → where its owner is reached; None while nobody knows."""
+
+
+class Forwarding:
+    """Hands requests on. Without `owner` there are no other replicas."""
+
+    def __init__(self, owner: Owner | None = None) -> None:
+        self._owner = owner
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """End the connections."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def forward(self, request: web.Request, request_id: str, elsewhere: Elsewhere) -> web.Response:
+        """The owner's answer. Raises `Elsewhere` when it can't be had."""
+        address = await self._address(request, elsewhere.shard)
+        if address is None:
+            raise elsewhere
+        try:
+            return await self._sent(request, request_id, address + request.raw_path)
+        except (aiohttp.ClientConnectionError, TimeoutError) as exc:
+            _log.warning("owner not reached", shard=elsewhere.shard, error=repr(exc))
+            raise elsewhere from exc
+
+    async def plans(
+        self, request: web.Request, request_id: str, wanted: Mapping[int, Iterable[str]], path: str
+    ) -> dict[str, Mapping[str, Any]]:
+        """Setting → the plan of its target's owner, for those whose owner answers. `wanted`: shard → settings."""
+        if _hops(request):
+            return {}  # who asks for our part asks the others for theirs
+        addresses: dict[str, set[str]] = {}
+        for shard, keys in wanted.items():
+            address = await self._address(request, shard)
+            if address is not None:
+                addresses.setdefault(address, set()).update(keys)
+        found: dict[str, Mapping[str, Any]] = {}
+        for address, keys in addresses.items():
+            try:
+                document = await self._asked(request, request_id, address + path)
+            except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
+                _log.warning("owner not asked for its plan", error=repr(exc))
+            else:
+                found |= dict.fromkeys(keys, document)
+        return found
+
+    async def _address(self, request: web.Request, shard: int) -> str | None:
+        """Note [Hops]."""
+        if self._owner is None or _hops(request) >= MOST_HOPS:
+            return None
+        try:
+            return await self._owner(shard)
+        except LogUnavailable:
+            return None
+
+    async def _sent(self, request: web.Request, request_id: str, url: str) -> web.Response:
+        async with self._asking(request, request_id, url, request.method) as answer:
+            headers = {name: answer.headers[name] for name in _HANDED_BACK if name in answer.headers}
+            return web.Response(status=answer.status, body=await answer.read(), headers=headers)
+
+    async def _asked(self, request: web.Request, request_id: str, url: str) -> Mapping[str, Any]:
+        async with self._asking(request, request_id, url, "POST") as answer:
+            answer.raise_for_status()
+            document: Mapping[str, Any] = await answer.json()
+            return document
+
+    def _asking(self, request: web.Request, request_id: str, url: str, method: str) -> Any:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=CONNECT_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        headers = {name: request.headers[name] for name in _HANDED_ON if name in request.headers}
+        headers |= {"Idempotency-Key": request_id, HOPS: str(_hops(request) + 1)}
+        return _Asking(self._session, request, method, url, headers)
+
+
+class _Asking:
+    """One request with the body that came; a context."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, request: web.Request, method: str, url: str, headers: Mapping[str, str]
+    ) -> None:
+        self._session = session
+        self._request = request
+        self._method = method
+        self._url = url
+        self._headers = headers
+        self._answer: aiohttp.ClientResponse | None = None
+
+    async def __aenter__(self) -> aiohttp.ClientResponse:
+        body = self._request.get(BODY, b"")
+        self._answer = await self._session.request(
+            self._method, self._url, data=body, headers=self._headers, allow_redirects=False
+        )
+        return self._answer
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._answer is not None:
+            self._answer.release()
+
+
+def _hops(request: web.Request) -> int:
+    text = request.headers.get(HOPS, "0")
+    return int(text) if text.isdecimal() and len(text) < 3 else MOST_HOPS
