@@ -10,6 +10,7 @@ each generation has positions of its own in the journal.
 from __future__ import annotations
 
 import time
+import uuid
 from typing import Any, Final
 
 from controlplane.projection.elasticsearch_layout import KINDS, VERSION, Names, generation_of, templates
@@ -53,6 +54,10 @@ class Generations:
                 raise
             return None
         return max((generation_of(index) or 0 for index in found), default=None)
+
+    async def identity(self, generation: int) -> str:
+        """Different for each generation ever begun, also when its number was used before. Raises `StoreUnavailable`."""
+        return str((await self._meta(generation)).get("id", generation))
 
     async def there(self) -> dict[str, int]:
         """All indices of ours, with their generations."""
@@ -113,9 +118,15 @@ class Generations:
         live = await self.live()
         if live is None:
             return None
-        found = await self._wire.ask("GET", f"/{Names(self._prefix, live).meta}/_mapping")
-        versions = {index["mappings"].get("_meta", {}).get("version", 0) for index in found.values()}
-        return next((version for version in versions if version != VERSION), None)
+        version = int((await self._meta(live)).get("version", 0))
+        return None if version == VERSION else version
+
+    async def _meta(self, generation: int) -> dict[str, Any]:
+        """What was said of a generation when it was begun."""
+        await self._begin(generation)
+        found = await self._wire.ask("GET", f"/{Names(self._prefix, generation).meta}/_mapping")
+        meta: dict[str, Any] = next(iter(found.values()))["mappings"].get("_meta", {})
+        return meta
 
     async def _begin(self, generation: int, *, live: bool = False) -> None:
         """Templates and the index of positions; with the alias only when there was no generation before."""
@@ -124,7 +135,9 @@ class Generations:
         for name, template in templates(self._prefix).items():
             await self._wire.ask("PUT", f"/_index_template/{name}", template)
         names = Names(self._prefix, generation)
-        await self._create(names.meta, {"aliases": {names.alias_of(names.meta): {}} if live else {}})
+        mappings = {"_meta": {"version": VERSION, "id": uuid.uuid4().hex[:12]}}
+        aliases: dict[str, Any] = {names.alias_of(names.meta): {}} if live else {}
+        await self._create(names.meta, {"mappings": mappings, "aliases": aliases})
         self._begun.add(generation)
 
     async def _create(self, index: str, body: dict[str, Any]) -> None:

@@ -34,8 +34,7 @@ MOST_EVIDENCE_EVENTS: Final = 5000
 MOST_READ: Final = 500_000
 """Points that are looked at one by one for one answer."""
 PAGE: Final = 5000
-THERE: Final = {"ignore_unavailable": "true", "allow_no_indices": "true"}
-WHOLE: Final = {**THERE, "allow_partial_search_results": "false"}
+WHOLE: Final = {"ignore_unavailable": "true", "allow_no_indices": "true", "allow_partial_search_results": "false"}
 OPENING_S: Final = 3.0
 OPENING_LOOK_S: Final = 0.05
 Slot = tuple[str, int, float]
@@ -90,7 +89,7 @@ class Reader:
         """Bounded: see `EvidenceRows`. Both filters are of the same service and time."""
         hits = await self._hits("events", questions.events(wanted, MOST_EVIDENCE_EVENTS + 1))
         events = [event_of(hit["_source"]) for hit in hits[:MOST_EVIDENCE_EVENTS]][::-1]
-        counted = await self._search("metrics", questions.counted(measured))
+        counted = await self._search(self._names.all_of("metrics"), questions.counted(measured))
         complete = len(hits) <= MOST_EVIDENCE_EVENTS
         if counted["hits"]["total"]["value"] <= MOST_POINTS:
             points = [metric_of(hit["_source"]) async for hit in self._in_order(measured)]
@@ -106,12 +105,8 @@ class Reader:
         """Newest first, as far as offsets tell."""
         fields = ["stream", "shard", "offset", "key", "reason", "size_bytes"]
         sort: list[Json] = [{"offset": "desc"}, {"stream": "asc"}, {"shard": "asc"}]
-        found = await self._wire.ask(
-            "POST",
-            f"/{self._names.dead_letters}/_search",
-            {"size": limit, "sort": sort, "_source": fields, "query": {"match_all": {}}},
-            params=THERE,
-        )
+        body = {"size": limit, "sort": sort, "_source": fields, "query": {"match_all": {}}}
+        found = await self._search(self._names.dead_letters, body)
         return [hit["_source"] for hit in found["hits"]["hits"]]
 
     async def _slots(self, wanted: MetricFilter, interval_us: int) -> AsyncIterator[Slot]:
@@ -145,7 +140,11 @@ class Reader:
     async def _buckets(self, question: Any) -> AsyncIterator[Json]:
         after: Mapping[str, Any] | None = None
         while True:
-            found = (await self._search("metrics", question(after))).get("aggregations", {}).get("found", {})
+            found = (
+                (await self._search(self._names.all_of("metrics"), question(after)))
+                .get("aggregations", {})
+                .get("found", {})
+            )
             for bucket in found.get("buckets", ()):
                 yield bucket
             after = found.get("after_key")
@@ -163,16 +162,16 @@ class Reader:
             after = hits[-1]["sort"]
 
     async def _hits(self, kind: str, body: Json) -> list[Json]:
-        hits: list[Json] = (await self._search(kind, body))["hits"]["hits"]
+        hits: list[Json] = (await self._search(self._names.all_of(kind), body))["hits"]["hits"]
         return hits
 
-    async def _search(self, kind: str, body: Json) -> Json:
+    async def _search(self, indices: str, body: Json) -> Json:
         """A new day's index is there some milliseconds before it can be searched: asked again, not answered without it."""
         loop = asyncio.get_running_loop()
         until = loop.time() + OPENING_S
         while True:
             try:
-                found: Json = await self._wire.ask("POST", f"/{self._names.all_of(kind)}/_search", body, params=WHOLE)
+                found: Json = await self._wire.ask("POST", f"/{indices}/_search", body, params=WHOLE)
             except Busy:
                 if loop.time() > until:
                     raise

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final, NamedTuple
@@ -226,27 +226,34 @@ class Projector:
             self._well()
 
     async def _behind(self) -> int:
-        behind = 0
-        for place, end in (await _ends(self._journal)).items():
-            position = self._positions.get(place, 0)
-            if position < end and await self._journal.read(place, position, 1):
-                behind += end - position
-        return behind
+        return await behind(self._journal, self._positions)
 
     async def _trim_regularly(self) -> None:
         while True:
-            try:
-                now = self._now()
-                gone = await self._store.trim(
-                    now - self._retention.events_days * DAY_S, now - self._retention.metrics_days * DAY_S
-                )
-                if any(gone):
-                    _log.info("projection trimmed", events=gone.events, metrics=gone.metrics)
-            except StoreDamaged:
-                raise
-            except StoreUnavailable as exc:
-                _log.warning("projection not trimmed", error=str(exc))
+            await trim(self._store, self._retention, self._now())
             await asyncio.sleep(self._pace.trim_s)
+
+
+async def behind(journal: Journal, positions: Mapping[Place, int]) -> int:
+    """How many records of the projected streams stand beyond these positions. Offsets without a record don't count."""
+    count = 0
+    for place, end in (await _ends(journal)).items():
+        position = positions.get(place, 0)
+        if position < end and await journal.read(place, position, 1):
+            count += end - position
+    return count
+
+
+async def trim(store: Store, retention: Retention, now: float) -> None:
+    """Let the store forget what is older. An outage is only told; raises `StoreDamaged`."""
+    try:
+        gone = await store.trim(now - retention.events_days * DAY_S, now - retention.metrics_days * DAY_S)
+        if any(gone):
+            _log.info("projection trimmed", events=gone.events, metrics=gone.metrics)
+    except StoreDamaged:
+        raise
+    except StoreUnavailable as exc:
+        _log.warning("projection not trimmed", error=str(exc))
 
 
 async def rebuild(
