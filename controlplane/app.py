@@ -19,6 +19,7 @@ import structlog
 from aiohttp import web
 
 from controlplane.api.auth import check_binding
+from controlplane.api.listener import Certificate
 from controlplane.api.parts import Parts
 from controlplane.api.routes import create_app
 from controlplane.config import Config
@@ -29,18 +30,23 @@ from controlplane.log.kafka_topics import Fault
 from controlplane.log.memory import MemoryLog
 from controlplane.log.ports import Log, LogUnavailable, Stream
 from controlplane.log.sqlite import Loss, accept_loss, open_sqlite
+from controlplane.log.sqlite_guards import FileLock
 from controlplane.projection.projector import Projected, Projector, Retention, rebuild
 from controlplane.projection.sqlite import SqliteStore
+from controlplane.runtime.administration import OWN
 from controlplane.runtime.catalogue import Catalogue
 from controlplane.runtime.clock import SystemClock
 from controlplane.runtime.controller import Controller
+from controlplane.runtime.directory import Directory
 from controlplane.runtime.importing import Importing
 from controlplane.runtime.operations import Operations
 from controlplane.runtime.ownership import Ownership, always
+from controlplane.runtime.past import Past
 from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets, fingerprint_key
 from controlplane.runtime.statuses import StatusView
+from controlplane.runtime.streams import Streams
 from controlplane.runtime.supervisor import Supervisor
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.registry import SERVICES
@@ -48,6 +54,8 @@ from schemas.names import parse_key, timestamp
 
 _log = structlog.get_logger()
 
+LOG_FILE = "coreplane.db"
+"""Of the embedded log, under the data directory; beside it lies the lock of the daemon, whatever its log."""
 TRIM_EVERY_S = 3600.0
 COUNT_EVERY_S = 5.0
 TOMBSTONES_DAYS = 1.0
@@ -87,6 +95,9 @@ class Daemon:
         self._stack.push_async_callback(log.close)
         self.replica = Replica(log.settings, self.clock, self.metrics)
         await self.replica.catch_up()
+        self.directory = Directory(self.replica.state, config.tenants)
+        self.directory.load()
+        self.replica.listen(self.directory.follow)
         self.statuses = StatusView(log.journal)
         store = SqliteStore(projection_path(config))
         self._stack.push_async_callback(store.close)
@@ -108,7 +119,7 @@ class Daemon:
 
     async def _drive(self, log: Log) -> Controller:
         secrets = self.secrets = EnvironmentSecrets(self.config.data_dir, fingerprint_key(self.config.data_dir))
-        self.catalogue = Catalogue(SERVICES)
+        self.catalogue = Catalogue({**SERVICES, **OWN})
         controller = Controller(
             self.replica,
             log.journal,
@@ -125,7 +136,7 @@ class Daemon:
         if log.membership is None:
             await controller.own(range(log.journal.shards))
         else:
-            self._supervisor.start("ownership", Ownership(log.membership, controller).run)
+            self._supervisor.start("ownership", Ownership(log.membership, controller, self.replica.halted).run)
         return controller
 
     async def _serve(self, controller: Controller, log: Log, store: SqliteStore) -> None:
@@ -148,23 +159,41 @@ class Daemon:
             queries=store,
             control=controller,
             operations=operations,
+            streams=Streams(self.catalogue.services, controller),
             kinds=self.catalogue.value_models(),
             services=SERVICES,
             metrics=self.metrics,
             clock=self.clock,
+            past=Past(self.replica),
             preview=preview,
+            directory=self.directory,
             importing=Importing(
                 self.replica.state, self.catalogue, controller, preview, clock=self.clock, metrics=self.metrics
             ),
             troubles=self._troubles,
         )
-        runner = web.AppRunner(create_app(parts), access_log=None, shutdown_timeout=SHUTDOWN_S)
+        http = self.config.http
+        runner = web.AppRunner(
+            create_app(parts),
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_S,
+            keepalive_timeout=http.idle_timeout_s,
+            max_line_size=http.max_header_bytes,
+            max_field_size=http.max_header_bytes,
+            max_headers=http.max_headers,
+        )
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, self.config.http.host, self.config.http.port)
+        certificate = None if http.tls is None else Certificate(http.tls)
+        if certificate is not None:
+            self._supervisor.start("certificate", certificate.follow)
+        site = web.TCPSite(
+            runner, http.host, http.port, ssl_context=None if certificate is None else certificate.context
+        )
         await site.start()
         host, port, *_ = runner.addresses[0]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "http" if certificate is None else "https"
+        self.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         _log.info("ready", url=self.url)
 
     def _troubles(self) -> Sequence[Mapping[str, str]]:
@@ -218,11 +247,24 @@ async def open_log(config: Config) -> Log:
     if url == "memory:":
         return MemoryLog(shards=config.log.shards)
     if url.startswith("kafka:"):
-        return await open_kafka(url, shards=config.log.shards, retention=topic_retention(config))
+        return await _open_alone(config)
     if url and not url.startswith("sqlite:"):
         msg = f"log.url {url!r}: this version knows sqlite:PATH, kafka://HOST:PORT and memory:"
         raise LogUnavailable(msg)
     return await open_sqlite(log_path(config), shards=config.log.shards, synchronous=config.log.synchronous)
+
+
+async def _open_alone(config: Config) -> Log:
+    """The Kafka log, for the only process with this data directory: projection and keys in it are of one daemon."""
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = FileLock(config.data_dir / LOG_FILE)
+    try:
+        log = await open_kafka(config.log.url, shards=config.log.shards, retention=topic_retention(config))
+    except BaseException:
+        lock.release()
+        raise
+    log.when_closed(lock.release)
+    return log
 
 
 async def examine_log(config: Config) -> Sequence[Fault]:
@@ -243,7 +285,7 @@ def log_path(config: Config) -> Path:
     if url and not url.startswith("sqlite:"):
         msg = f"log.url {url!r} names no file"
         raise LogUnavailable(msg)
-    return Path(url.removeprefix("sqlite:")) if url else config.data_dir / "coreplane.db"
+    return Path(url.removeprefix("sqlite:")) if url else config.data_dir / LOG_FILE
 
 
 def projection_path(config: Config) -> Path:

@@ -8,13 +8,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 
 class Section(BaseModel):
     """A frozen part of the configuration that refuses what it doesn't know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TlsConfig(Section):
+    """Certificate and key of the listener, PEM; read anew when they change."""
+
+    cert_file: Path
+    """The certificate, and those between it and a known authority."""
+    key_file: Path
 
 
 class HttpConfig(Section):
@@ -30,21 +38,40 @@ class HttpConfig(Section):
     """Longest wait for the verdict on a write; then 504 with the request id."""
     max_streams: int = Field(default=256, gt=0)
     """Open event streams; one more is refused with 429."""
+    max_header_bytes: int = Field(default=8190, ge=256)
+    """Longest request line and longest header; longer ones are refused with 400."""
+    max_headers: int = Field(default=64, ge=16)
+    """Most headers of a request."""
+    idle_timeout_s: float = Field(default=75.0, gt=0)
+    """A connection on which no whole request head arrives for so long is closed."""
+    tls: TlsConfig | None = None
+    """None: plain HTTP, for loopback or behind a proxy."""
 
 
 class Token(Section):
-    """A bearer token. Only its SHA-256 is configured."""
+    """A bearer token that is there from the start, to make others with (`coreplane token create`). Only its SHA-256 is
+    configured."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[^/\x00-\x1f\x7f]{1,128}$")]
+    """Stands in the log for what is done with it. Without a slash: names with one are those of tokens in the log."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     role: Literal["viewer", "editor", "admin"]
     tenants: tuple[str, ...] = ("*",)
+    services: tuple[str, ...] = ("*",)
+    expires_at: AwareDatetime | None = None
+    requests_per_s: float | None = Field(default=None, gt=0)
+    """None: `auth.requests_per_s`."""
 
 
 class AuthConfig(Section):
     """Who may call. No tokens: everybody on loopback is admin."""
 
     tokens: tuple[Token, ...] = ()
+    required: bool | None = None
+    """Whether nobody is let in without a token. None: as soon as tokens are configured. True without any: those of the
+    log are enough."""
+    requests_per_s: float | None = Field(default=None, gt=0)
+    """Rate limit of each token that has none of its own; counted by each replica for itself. None: no limit."""
 
 
 class LogConfig(Section):

@@ -11,6 +11,7 @@ Pure: no I/O, no clock, no client library.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
@@ -96,6 +97,10 @@ class Step:
     def name(self) -> str:
         """`CreateTopic`."""
         return type(self).__name__
+
+    def paths(self) -> Sequence[str]:
+        """Owned paths (JSON pointers into the value) that it changes; none: the object as a whole."""
+        return ()
 
     def summary(self) -> str:
         """One line for people: what will happen to what."""
@@ -366,6 +371,46 @@ class Operation:
     """The request as it stands in the events' details; must not hold a secret."""
 
 
+# --- streams -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """Something of a target is read, written or removed as a stream. HTTP's words, and its meaning, without its library."""
+
+    method: str
+    """GET, HEAD, PUT or DELETE."""
+    path: str
+    """What follows the target, decoded."""
+    headers: Mapping[str, str]
+    """By their names in lower case."""
+    version: str | None = None
+    body: AsyncIterator[bytes] | None = None
+    """It may end with an error: then nothing of it may stay."""
+    size_bytes: int | None = None
+    """Of the body, when that is known before."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAnswer:
+    """What is answered, while its context is open."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: AsyncIterator[bytes] | None = None
+
+
+class Streamed(Protocol):
+    """A backend whose contents can be streamed.
+
+    Errors are those of every backend; of their reasons NotFound, PreconditionFailed, RangeNotSatisfiable and Forbidden are
+    told as HTTP has them.
+    """
+
+    def stream(self, request: StreamRequest) -> AbstractAsyncContextManager[StreamAnswer]:
+        """Serve one request, with memory that doesn't grow with what is streamed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What an analysis is computed from: plain maps as the query API answers them, oldest first."""
@@ -395,13 +440,15 @@ class Service:
 
     name: str
     kinds: tuple[Kind[Any, Any, Any], ...]
-    target: type[BaseModel]
-    """Value model of `{name}.target`."""
+    target: type[BaseModel] | None
+    """Value model of `{name}.target`. None: the daemon itself is where its settings are carried out, always there."""
     connect: Callable[[Connection], Awaitable[Backend]]
     """Open a backend; raises `Unreachable`, `TerminalError` (wrong credentials), `SecretNotFound`."""
     operations: tuple[Operation, ...] = ()
     analyse: Callable[[Evidence], dict[str, Any]] | None = None
     formats: tuple[FileFormat, ...] = ()
+    streams: str | None = None
+    """What its backends stream, as it stands in paths (`objects`): they are `Streamed`. None: nothing."""
     sweep_s: float = 60.0
     sample_s: float = 15.0
     observe_timeout_s: float = 10.0

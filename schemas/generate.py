@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from schemas.access import ACCESS_KINDS
 from schemas.event import InfrastructureEvent
 from schemas.kinds import KINDS
 from schemas.metric import InfrastructureMetric
@@ -31,6 +32,7 @@ PUBLIC: Final[Mapping[str, type[BaseModel]]] = {
     "metric": InfrastructureMetric,
     "record": ChangeRequest,
     **KINDS,
+    **ACCESS_KINDS,
 }
 """File name without suffix → model."""
 

@@ -11,8 +11,14 @@ from pydantic import StringConstraints
 
 SERVICES: Final = ("tasks", "websocket", "storage", "search", "cache", "queue", "mesh", "loadbalancer")
 
+ACCESS: Final = "access"
+"""What says who may do what stands beside the services: setting types `access.token`, `access.tenant`, `access.share`."""
+
+SYSTEM: Final = "system"
+"""The tenant of the administration: it always exists and holds settings of `access` alone."""
+
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
-SETTING_TYPE_PATTERN: Final = rf"^({'|'.join(SERVICES)})\.[a-z][a-z0-9_]{{0,63}}$"
+SETTING_TYPE_PATTERN: Final = rf"^({'|'.join((*SERVICES, ACCESS))})\.[a-z][a-z0-9_]{{0,63}}$"
 REFERENCE_PATTERN: Final = r"^[a-z]+\.[a-z0-9_]+/[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]

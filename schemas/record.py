@@ -10,8 +10,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+SCHEMA: Final = "record.v1"
 VERSION: Final = 1
-"""`v` of the records this version writes, and the newest it can fold."""
+"""`v` of the records this version writes."""
+
+READABLE: Final = frozenset({1})
+"""`v` that this version folds. A new one is made readable a release before it is written, so that replicas of both versions
+can run side by side; whoever meets one it can't read stops."""
 
 ABSENT: Final = 0
 """`expected` of a change that wants the key to be absent; revisions start at 1."""
@@ -26,6 +31,8 @@ class Body(BaseModel):
     labels: dict[str, str] = Field(default_factory=dict)
     depends_on: list[str] = Field(default_factory=list)
     policy: dict[str, Any] = Field(default_factory=dict)
+    target: str | None = None
+    """Name of the target that carries it out: places the setting in its shard, whatever a version makes of the value."""
 
 
 class Change(BaseModel):

@@ -367,3 +367,70 @@ class ServerConfig(Value):
         Field(min_length=1, max_length=64),
         AfterValidator(_no_secrets),
     ]
+
+
+# --- operations --------------------------------------------------------------------------------------------------------
+
+Key = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class OfBucket(Value):
+    """What every operation on a bucket says."""
+
+    target: Name
+    bucket: BucketName
+
+
+class Presign(OfBucket):
+    """Request of `storage.presign`: a URL by which anybody may read or write one object until it expires."""
+
+    key: Key
+    method: Literal["get", "put"] = "get"
+    expires_s: Annotated[int, Field(ge=1, le=7 * 86_400)] = 3600
+    version: str | None = None
+
+
+class ListObjects(OfBucket):
+    """Request of `storage.list`: objects by prefix, or one level of folders."""
+
+    prefix: Prefix = ""
+    folders: bool = False
+    """What lies deeper is told as folders."""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    after: Annotated[str, Field(max_length=1024)] | None = None
+    """`next` of the answer before."""
+
+
+class Versions(OfBucket):
+    """Request of `storage.versions`: all versions of one object, newest first."""
+
+    key: Key
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class Restore(OfBucket):
+    """Request of `storage.restore`: an older version becomes the newest; all versions stay."""
+
+    key: Key
+    version: Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class Usage(OfBucket):
+    """Request of `storage.usage`: what lies in a bucket by prefix and age, from a listing of so many versions."""
+
+    prefix: Prefix = ""
+    sample: Annotated[int, Field(ge=1000, le=1_000_000)] = 20_000
+
+
+class Empty(OfBucket):
+    """Request of `storage.empty`: remove everything, all versions too. It may take several requests."""
+
+    confirm: BucketName
+    """The bucket's name once more: this can't be undone."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.confirm != self.bucket:
+            msg = "confirm is the name of the bucket, to be sure"
+            raise ValueError(msg)
+        return self

@@ -24,9 +24,8 @@ SUITES = ("unit", "architecture", "contract", "simulation", "integration", "e2e"
 """Fast ones first: a mistake shows early."""
 
 
-ELASTICSEARCH_S = 900
-"""The first test that asks for it waits until it is downloaded and started."""
-
+SHARED = {"kafka_broker": KAFKA, "elasticsearch_server": ELASTICSEARCH, "minio_server": MINIO}
+"""Fixture → the server that it starts once for the run."""
 
 # --- what a run is -----------------------------------------------------------------------------------------------------
 
@@ -37,9 +36,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return SUITES.index(suite) if suite in SUITES else len(SUITES)
 
     items.sort(key=rank)
-    for item in items:
-        if "elasticsearch_server" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.timeout(ELASTICSEARCH_S), append=False)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have what the tests need before the first begins: building a server takes longer than a test may."""
+    if session.config.option.collectonly:
+        return
+    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    for fixture, backend in SHARED.items():
+        if fixture in used:
+            asyncio.run(program_of(backend))
 
 
 @pytest.hookimpl(wrapper=True)

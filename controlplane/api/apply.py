@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from controlplane.api import bodies, parameters, plan
+from controlplane.api import admission, bodies, parameters, plan
 from controlplane.api.call import CORRELATION, Call, answer
 from controlplane.domain import writes
 from controlplane.domain.documents import Document, document_of
@@ -20,7 +20,7 @@ async def apply(call: Call[parameters.Apply]) -> web.Response:
     """Declare all settings of a document and, with `prune`, retire those it no longer declares."""
     document = document_of(await bodies.json_or_yaml(call.request, call.most_bytes))
     replica = call.parts.replica
-    first = replica.state.verdicts.get(call.request_id)
+    first = admission.remembered(call)
     changes = [] if first is not None else await plan.proposed(call, document)
     if call.query.plan is not None and first is None:
         changes = await plan.as_planned(call, document, changes, call.query.plan)
@@ -31,13 +31,7 @@ async def apply(call: Call[parameters.Apply]) -> web.Response:
         return answer({**_results(outcomes, replica.state.position), "dry_run": True})
     if first is None and not changes:
         return answer(_results((), replica.state.position))
-    verdict = first or await replica.submit(
-        changes,
-        actor=call.caller.actor,
-        request_id=call.request_id,
-        reason=document.reason,
-        timeout_s=call.write_timeout_s,
-    )
+    verdict = first or await admission.submit(call, changes, reason=document.reason)
     if verdict.refusals:
         raise plan.overtaken(verdict.refusals) if call.query.plan is not None else writes.refused(verdict.refusals)
     _check_same(call.tenant, document, verdict.outcomes)

@@ -1,4 +1,4 @@
-"""Who calls, and what they may do: bearer tokens with a role per tenant, or everybody on loopback."""
+"""Who calls, and what they may do: bearer tokens of the log and of the configuration, or everybody on loopback."""
 
 from __future__ import annotations
 
@@ -6,66 +6,70 @@ import hashlib
 import hmac
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Final
+from urllib.parse import urlsplit
 
 from controlplane.config import AuthConfig, Config, Token
+from controlplane.domain.access import Caller, Grant, Role, granted, needed
 from controlplane.domain.errors import Fault, Reason, Refused
+from controlplane.runtime.directory import Directory, KnownToken
 
 ANONYMOUS: Final = "anonymous@loopback"
+EVERYTHING: Final = (Grant(Role.ADMIN),)
 
 
-class Role(IntEnum):
-    """What is asked of a caller; each includes those before it."""
-
-    PUBLIC = 0
-    VIEWER = 1
-    EDITOR = 2
-    ADMIN = 3
+def is_required(auth: AuthConfig) -> bool:
+    """True when nobody may do anything that isn't public without a token."""
+    return bool(auth.tokens) if auth.required is None else auth.required
 
 
-_ROLES: Final[Mapping[str, Role]] = {"viewer": Role.VIEWER, "editor": Role.EDITOR, "admin": Role.ADMIN}
+def caller_of(auth: AuthConfig, directory: Directory, headers: Mapping[str, str], now: float) -> Caller:
+    """The caller of a request. Raises `Refused` (Unauthenticated); who is unauthenticated may still do what is public.
 
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls. `actor` stands in the log beside everything they do."""
-
-    actor: str
-    role: Role
-    tenants: tuple[str, ...] = ("*",)
-
-    def sees(self, tenant: str) -> bool:
-        """True when the tenant is within the caller's reach."""
-        return "*" in self.tenants or tenant in self.tenants
-
-
-def caller_of(auth: AuthConfig, headers: Mapping[str, str]) -> Caller:
-    """The caller of a request. Raises `Refused` (Unauthenticated); who is unauthenticated may still do what is public."""
-    if not auth.tokens:
-        return Caller(_named(headers.get("X-Actor")), Role.ADMIN)
-    scheme, _, secret = headers.get("Authorization", "").partition(" ")
+    A token that is sent counts, also where none is needed: whoever names one wants to be held to it.
+    """
+    authorization = headers.get("Authorization")
+    if authorization is None and not is_required(auth):
+        return Caller(_named(headers.get("X-Actor")), EVERYTHING)
+    scheme, _, secret = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
         raise Refused(Reason.UNAUTHENTICATED, "send Authorization: Bearer <token>")
-    token = _found(auth.tokens, secret.strip())
-    if token is None:
+    digest = digest_of(secret.strip())
+    known = directory.token(digest)
+    caller = _of_log(known) if known is not None else _of_configuration(auth, digest)
+    if caller is None:
         raise Refused(Reason.UNAUTHENTICATED, "the token is not known")
-    return Caller(token.name, _ROLES[token.role], token.tenants)
+    if caller.expires_at is not None and caller.expires_at <= now:
+        raise Refused(Reason.UNAUTHENTICATED, f"the token {caller.actor} has expired")
+    return caller
 
 
-def authorise(caller: Caller, role: Role, tenant: str | None) -> None:
-    """Raise `Refused` (Forbidden) unless the caller may do what needs `role`, in the tenant."""
-    if tenant is not None and not caller.sees(tenant):
+def authorise(caller: Caller, role: Role, tenant: str, service: str | None = None) -> None:
+    """Raise `Refused` (Forbidden) unless the caller may do what needs `role` in the tenant: for the service, or (None) for
+    any of them. What belongs to others must then be left out by whoever answers."""
+    if not caller.sees(tenant):
         raise Refused(Reason.FORBIDDEN, f"{caller.actor} has no role in tenant {tenant}")
-    if caller.role < role:
-        detail = f"{caller.actor} is {caller.role.name.lower()}; this needs {role.name.lower()}"
-        raise Refused(Reason.FORBIDDEN, detail)
+    wanted, held = needed(role, tenant, service), caller.role_in(tenant, service)
+    if held < wanted:
+        where = f"tenant {tenant}" if service is None else f"{service} of tenant {tenant}"
+        has = f"is {held.name.lower()}" if held else "has no role"
+        raise Refused(Reason.FORBIDDEN, f"{caller.actor} {has} in {where}; this needs {wanted.name.lower()}")
+
+
+def authorise_anywhere(caller: Caller, role: Role) -> None:
+    """Raise `Refused` (Forbidden) unless the caller holds `role` somewhere. What belongs to tenants must then be left out."""
+    if not any(grant.role >= role for grant in caller.grants):
+        raise Refused(Reason.FORBIDDEN, f"{caller.actor} has no role of {role.name.lower()} anywhere")
+
+
+def digest_of(secret: str) -> str:
+    """The SHA-256 by which a token is known. Tokens are random, so nothing slower is needed."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def check_binding(config: Config) -> None:
     """Raise ValueError when the daemon would listen beyond this machine without authentication."""
-    if not config.auth.tokens and not is_loopback(config.http.host):
+    if not is_required(config.auth) and not is_loopback(config.http.host):
         msg = (
             f"http.host {config.http.host} is reachable from other machines and no auth.tokens are configured: "
             "configure a token, or listen on 127.0.0.1"
@@ -80,8 +84,18 @@ def check_host(auth: AuthConfig, host: str) -> None:
     of whoever opened it; only the Host header tells.
     """
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-    if not auth.tokens and name and not is_loopback(name.strip("[]")):
+    if not is_required(auth) and name and not is_loopback(name.strip("[]")):
         raise Refused(Reason.FORBIDDEN, f"without auth.tokens the daemon answers to localhost only, not to {name}")
+
+
+def check_origin(auth: AuthConfig, origin: str | None, host: str) -> None:
+    """Raise `Refused` (Forbidden) for what another web page sends while there is no authentication.
+
+    A browser lets any page send simple requests to 127.0.0.1, without reading the answers: it would act with the rights of
+    whoever opened it. Programs send no Origin.
+    """
+    if origin is not None and not is_required(auth) and urlsplit(origin).netloc.lower() != host.lower():
+        raise Refused(Reason.FORBIDDEN, "without auth.tokens the daemon does nothing for other web pages")
 
 
 def is_loopback(host: str) -> bool:
@@ -94,11 +108,22 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _found(tokens: tuple[Token, ...], secret: str) -> Token | None:
+def _of_log(known: KnownToken) -> Caller:
+    token = known.token
+    expires_at = None if token.expires_at is None else token.expires_at.timestamp()
+    return Caller(known.actor, granted(token.grants, known.tenant), expires_at, token.requests_per_s)
+
+
+def _of_configuration(auth: AuthConfig, digest: str) -> Caller | None:
     """Compares with every token, each in constant time, so that the time tells nothing."""
-    digest = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
-    found = [token for token in tokens if hmac.compare_digest(digest, token.sha256)]
-    return found[0] if found else None
+    found = [token for token in auth.tokens if hmac.compare_digest(digest, token.sha256)]
+    return _configured(found[0]) if found else None
+
+
+def _configured(token: Token) -> Caller:
+    expires_at = None if token.expires_at is None else token.expires_at.timestamp()
+    grant = Grant(Role[token.role.upper()], token.tenants, token.services)
+    return Caller(token.name, (grant,), expires_at, token.requests_per_s)
 
 
 def _named(actor: str | None) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Generic
 
 from aiohttp import web
 
-from controlplane.api.auth import Caller
 from controlplane.api.parameters import ParametersT
 from controlplane.api.parts import Parts
+from controlplane.domain.access import EVERY_SERVICE, Caller, Role
 from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.domain.preconditions import Precondition, precondition
 from schemas.names import NAME_PATTERN, SETTING_TYPE_PATTERN, Key
@@ -35,11 +36,27 @@ class Call(Generic[ParametersT]):
     request_id: str
     """Of the change it makes, and the correlation_id of everything it causes."""
     query: ParametersT
+    identify: Callable[[], Caller]
+    """Who calls, asked anew. Raises `Refused` when they may not do this any more."""
 
     @property
     def tenant(self) -> str:
         """The tenant in the path."""
         return self.request.match_info["tenant"]
+
+    @property
+    def services(self) -> frozenset[str] | None:
+        """The services of the tenant that the caller may look at; None when that is all of them."""
+        return None if (seen := self.caller.services_in(self.tenant, Role.VIEWER)) == EVERY_SERVICE else seen
+
+    def again(self) -> Call[ParametersT]:
+        """The same call as it is let in now, for those that take long. Raises `Refused`."""
+        return replace(self, caller=self.identify())
+
+    def valid_s(self) -> float:
+        """So long the caller's token is good at most, seconds."""
+        expires_at = self.caller.expires_at
+        return math.inf if expires_at is None else max(0.0, expires_at - self.parts.clock.now())
 
     @property
     def most_bytes(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from controlplane.api import bodies, parameters
+from controlplane.api import admission, bodies, parameters
 from controlplane.api.call import CORRELATION, Call, answer
 from controlplane.api.settings import not_found, records
 from controlplane.domain import answers, history, patch, preconditions, writes
@@ -111,18 +111,12 @@ async def _attempt(
     call: Call[Any], key: Key, change: _Changer, *, condition: preconditions.Precondition, request_id: str, reason: str
 ) -> Verdict:
     replica = call.parts.replica
-    first = replica.state.verdicts.get(request_id)
+    first = admission.remembered(call, request_id)
     if first is not None:
         return first  # before the precondition: a repeated request meets the state that it made itself
     entry = replica.state.entries.get(str(key))
     expected = preconditions.expected(condition, entry.revision if entry else 0)
-    return await replica.submit(
-        [change(entry, expected)],
-        actor=call.caller.actor,
-        request_id=request_id,
-        reason=reason,
-        timeout_s=call.write_timeout_s,
-    )
+    return await admission.submit(call, [change(entry, expected)], reason=reason, request_id=request_id)
 
 
 def _dry_run(call: Call[Any], key: Key, change: _Changer, reason: str) -> web.Response:
@@ -130,6 +124,7 @@ def _dry_run(call: Call[Any], key: Key, change: _Changer, reason: str) -> web.Re
     state = call.parts.replica.state
     entry = state.entries.get(str(key))
     made = change(entry, preconditions.expected(call.precondition(), entry.revision if entry else 0))
+    admission.admit(call, [made])
     at = timestamp(call.parts.clock.now())
     record = {"at": at, "actor": call.caller.actor, "reason": reason, "request_id": call.request_id}
     after = writes.trial(state, made, record)

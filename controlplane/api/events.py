@@ -34,6 +34,7 @@ async def events(call: Call[parameters.EventQuery]) -> web.Response:
         text=query.text,
         limit=query.limit,
         cursor=query.cursor,
+        services=call.services,
     )
     return _page(await call.parts.queries.events(wanted))
 
@@ -52,6 +53,7 @@ async def metrics(call: Call[parameters.MetricQuery]) -> web.Response:
         aggregate=Aggregate(query.aggregate or "avg"),
         limit=query.limit,
         cursor=query.cursor,
+        services=call.services,
     )
     return _page(await call.parts.queries.metrics(wanted))
 
@@ -60,7 +62,8 @@ async def metric_types(call: Call[parameters.OfService]) -> web.Response:
     """Which metrics there are, with the names of their tags."""
     service = parameters.known_service(call.query.service_name)
     found = await call.parts.queries.metric_types(call.tenant, service)
-    return answer({"items": [{**row._asdict(), "tags": list(row.tags)} for row in found]})
+    seen = [row for row in found if call.services is None or row.service_name in call.services]
+    return answer({"items": [{**row._asdict(), "tags": list(row.tags)} for row in seen]})
 
 
 async def analytics(call: Call[parameters.Analysis]) -> web.Response:

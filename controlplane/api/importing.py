@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from controlplane.api import bodies, parameters
+from controlplane.api import auth, bodies, parameters
 from controlplane.api.call import Call, answer
+from controlplane.domain.access import Role
 from controlplane.domain.documents import only_fields, text_field
 from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.runtime.importing import Text, Wish
@@ -25,6 +26,8 @@ async def declarations(call: Call[parameters.Parameters]) -> web.Response:
         file = Text(call.tenant, _needed(body, "target"), _file(body), text_field(body, "format") or None)
         return answer((await call.parts.importing.from_file(file)).document())
     only_fields(body, FROM_BACKEND)
+    service = _needed(body, "type").partition(".")[0]
+    auth.authorise(call.caller, Role.EDITOR, call.tenant, service)
     wish = Wish(call.tenant, _needed(body, "type"), _needed(body, "target"), text_field(body, "match") or "*")
     return answer((await call.parts.importing.from_backend(wish)).document())
 

@@ -11,11 +11,14 @@ from pydantic import BaseModel
 from controlplane.api import parameters
 from controlplane.api.call import Call, answer
 from controlplane.api.parts import Parts
+from controlplane.domain.access import Role
 from controlplane.domain.errors import Reason, Refused
 from controlplane.log.ports import Indeterminate, LogCorrupt, LogUnavailable
 from controlplane.telemetry.metrics import CONTENT_TYPE
+from schemas.access import ALL
 from schemas.event import InfrastructureEvent
 from schemas.metric import InfrastructureMetric
+from schemas.names import SYSTEM
 from schemas.record import ChangeRequest
 from schemas.setting import Declaration, InfrastructureSetting
 
@@ -53,18 +56,20 @@ async def status(call: Call[_Nothing]) -> web.Response:
     """The replica: offsets, lag, shards and targets. Targets of tenants the caller has no role in are left out."""
     replica = call.parts.replica
     report = call.parts.control.report()
-    targets = [target for target in report.get("targets", ()) if call.caller.sees(target["tenant"])]
-    entries = [entry for entry in replica.state.entries if call.caller.sees(entry.partition("/")[0])]
-    tenants = [tenant for tenant in call.parts.config.tenants if call.caller.sees(tenant)]
+    tenants = [tenant for tenant in (*call.parts.directory.tenants(), SYSTEM) if call.caller.sees(tenant)]
+    seen = {(tenant, service) for tenant in tenants for service in call.caller.services_in(tenant, Role.VIEWER)}
+    targets = [target for target in report.get("targets", ()) if (target["tenant"], target["service"]) in seen]
+    entries = [key for key in replica.state.entries if _tenant_and_service(key) in seen]
     position = {"position": replica.state.position, "lag": await _lag(call.parts), "stopped": replica.stopped}
+    tenants = [tenant for tenant in tenants if tenant != SYSTEM]
     document = {"tenants": tenants, "settings": len(entries), "replica": position, **report, "targets": targets}
     return answer({"ready": not await _not_ready(call.parts), **document})
 
 
 async def metrics(call: Call[_Nothing]) -> web.Response:
     """Prometheus: of all tenants, so only for those who see all."""
-    if not all(call.caller.sees(tenant) for tenant in call.parts.config.tenants):
-        raise Refused(Reason.FORBIDDEN, "the metrics are of all tenants: use a token that reaches all of them")
+    if not any(ALL in grant.tenants and ALL in grant.services for grant in call.caller.grants):
+        raise Refused(Reason.FORBIDDEN, "the metrics are of all tenants: use a token that reaches all of them (*)")
     return web.Response(body=call.parts.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 
@@ -97,6 +102,11 @@ async def page(call: Call[_Nothing]) -> web.Response:
 async def asset(call: Call[_Nothing]) -> web.Response:
     """What the page loads."""
     return _asset(call, call.request.match_info["file"])
+
+
+def _tenant_and_service(key: str) -> tuple[str, str]:
+    tenant, setting_type, _ = key.split("/")
+    return tenant, setting_type.partition(".")[0]
 
 
 def _asset(call: Call[_Nothing], name: str) -> web.Response:

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
 from controlplane.api import parameters, problems
-from controlplane.api.auth import Role
 from controlplane.api.table import Body, Route
+from controlplane.domain.access import Role
 from schemas.event import InfrastructureEvent
 from schemas.metric import InfrastructureMetric
 from schemas.names import NAME_PATTERN, SERVICES, Reference
@@ -24,6 +24,8 @@ _HEADERS: Final = {
     "If-Match": 'Quoted revisions, or *: 412 when the setting is at another, for example "42".',
     "If-None-Match": "* : 412 when the setting exists.",
     "Idempotency-Key": "Repeating a request with its key gives the first result again.",
+    "Range": "Which bytes, for example bytes=0-99.",
+    "Content-MD5": "Base64 of the body's MD5: what arrives otherwise isn't stored.",
     "Last-Event-ID": "Cursor to go on from; outranks `from`.",
 }
 
@@ -63,6 +65,64 @@ class RollbackBody(_Strict):
     settings: list[str] | None = None
     labels: dict[str, str] | None = None
     reason: str = ""
+
+
+class ComparedSetting(BaseModel):
+    """One setting that isn't the same at both places."""
+
+    setting: str
+    outcome: Literal["created", "updated", "retired", "gone"]
+    changed: list[str]
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class Compared(BaseModel):
+    """`from` and `to` are revisions of the log."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    from_: int = Field(alias="from")
+    to: int
+    items: list[ComparedSetting]
+
+
+class SetBy(BaseModel):
+    """The revision that gave a path its value, and the request that made it."""
+
+    revision: int
+    generation: int | None
+    at: str
+    actor: str
+    reason: str
+    request_id: str
+
+
+class ExplainedPath(BaseModel):
+    """One owned path. `known`: whether `observed` was looked at now."""
+
+    path: str
+    desired: Any
+    observed: Any
+    known: bool
+    set_by: SetBy
+    last_action: dict[str, Any] | None
+    drift: list[dict[str, Any]]
+    muted: dict[str, Any] | None
+
+
+class Explanation(BaseModel):
+    """`chain`: request, change, intent, effect, observation, of what set the newest of the paths; `drift`: the newest episode."""
+
+    setting: str
+    revision: int
+    generation: int
+    phase: str
+    observed_generation: int
+    unknown: dict[str, str] | None
+    paths: list[ExplainedPath]
+    chain: list[dict[str, Any]]
+    drift: dict[str, Any] | None
 
 
 class ImportBody(_Strict):
@@ -147,6 +207,14 @@ class Metrics(BaseModel):
     next_cursor: str | None = None
 
 
+class Audit(BaseModel):
+    """A page of what was done: changes and operations. `refused`: attempts that weren't let in, counted."""
+
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+    refused: list[dict[str, Any]]
+
+
 class Result(BaseModel):
     """What became of one declaration."""
 
@@ -209,9 +277,12 @@ _MODELS: Final[Sequence[type[BaseModel]]] = (
     PutBody,
     ApplyBody,
     RollbackBody,
+    Compared,
+    Explanation,
     ImportBody,
     Imported,
     Applied,
+    Audit,
     Planned,
     Settings,
     Events,

@@ -16,6 +16,8 @@ async def run(call: Call[parameters.Parameters]) -> web.Response:
     if name not in known:
         raise Refused(Reason.NOT_FOUND, f"there is no operation {name}; there are: {', '.join(sorted(known))}")
     body = await bodies.json_map(call.request, call.most_bytes) if call.request.body_exists else {}
+    parts, per_s = call.parts, call.parts.directory.quotas(call.tenant).operations_per_s
+    parts.limits.take("operations", f"tenant {call.tenant}", per_s, parts.clock.monotonic())
     done = await call.parts.operations.run(call.tenant, name, body, actor=call.caller.actor, request_id=call.request_id)
     return answer(done)
 

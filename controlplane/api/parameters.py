@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from controlplane.domain.errors import Fault, Reason, Refused
 from schemas.event import EventStatus, EventType
-from schemas.names import SERVICES, parse_timestamp
+from schemas.names import ACCESS, SERVICES, parse_timestamp
 from schemas.setting import Phase
 
 
@@ -26,6 +26,12 @@ DryRun = Annotated[bool, Field(description="Validate and answer what would be st
 MinRevision = Annotated[int, Field(ge=0, description="Wait until this replica has folded the revision.")]
 Cursor = Annotated[str, Field(max_length=2000, description="`next_cursor` of the page before.")]
 Time = Annotated[str, Field(description="RFC 3339 time.")]
+
+
+class Object(Parameters):
+    """Of what is streamed."""
+
+    version: Annotated[str | None, Field(max_length=1024, description="This version, not the newest.")] = None
 
 
 class Write(Parameters):
@@ -47,10 +53,13 @@ class Retire(Parameters):
     ] = None
 
 
+At = Annotated[str, Field(max_length=64, description="As it was at a revision of the log, or at an RFC 3339 time.")]
+
+
 class Read(Parameters):
     """Of GET of one setting."""
 
-    at: Annotated[str | None, Field(description="As it was at a revision of the log, or at an RFC 3339 time.")] = None
+    at: At | None = None
     min_revision: MinRevision | None = None
     timeout: Timeout | None = None
 
@@ -63,6 +72,7 @@ class List(Parameters):
     label: Annotated[list[str], Field(description="`key=value`; several must all hold.")] = []
     phase: Phase | None = None
     text: Annotated[str | None, Field(description="Found in the key, a label or the value.")] = None
+    at: At | None = None
     limit: Limit = 100
     cursor: Cursor | None = None
     min_revision: MinRevision | None = None
@@ -99,8 +109,20 @@ class Rollback(Parameters):
     dry_run: DryRun = False
 
 
+class Diff(Parameters):
+    """Of GET diff."""
+
+    from_: Annotated[str, Field(alias="from", max_length=64, description="A revision of the log, or an RFC 3339 time.")]
+    to: Annotated[str | None, Field(max_length=64, description="The other place; now when left out.")] = None
+    type: str | None = None
+    service: str | None = None
+    label: Annotated[list[str], Field(description="`key=value`; several must all hold.")] = []
+
+
 class Export(Parameters):
     """Of GET export."""
+
+    at: At | None = None
 
     type: str | None = None
     service: str | None = None
@@ -118,6 +140,17 @@ class EventQuery(Parameters):
     since: Time | None = None
     until: Time | None = None
     text: str | None = None
+    limit: Limit = 100
+    cursor: Cursor | None = None
+
+
+class Audit(Parameters):
+    """Of GET audit."""
+
+    actor: Annotated[str | None, Field(description="Who did it, as it stands in the log.")] = None
+    setting: Annotated[str | None, Field(description="A key, or type/name of this tenant.")] = None
+    since: Time | None = None
+    until: Time | None = None
     limit: Limit = 100
     cursor: Cursor | None = None
 
@@ -146,6 +179,14 @@ class Analysis(Parameters):
     """Of GET analytics."""
 
     since: Annotated[str | None, Field(description="RFC 3339 time; a day ago when left out.")] = None
+
+
+class Explain(Parameters):
+    """Of GET explain."""
+
+    path: Annotated[
+        str | None, Field(pattern="^/", max_length=1024, description="JSON pointer into the value: only what is there.")
+    ] = None
 
 
 class Follow(Parameters):
@@ -199,9 +240,16 @@ def instant(text: str | None, name: str) -> float | None:
         raise Refused(Reason.MALFORMED, f"{name} {message}", [Fault(f"?{name}", message)]) from exc
 
 
+def place(text: str, name: str) -> int | float:
+    """A revision of the log (int), or a time (Unix seconds, float). Raises `Refused` (Malformed)."""
+    if text.isdecimal() and len(text) < 19:
+        return int(text)
+    return instant(text, name) or 0.0
+
+
 def known_service(service: str | None, name: str = "service_name") -> str | None:
     """The service, if it is one. Raises `Refused` (Malformed)."""
-    if service is None or service in SERVICES:
+    if service is None or service in SERVICES or service == ACCESS:
         return service
     message = f"unknown service; there are: {', '.join(SERVICES)}"
     raise Refused(Reason.MALFORMED, message, [Fault(f"?{name}", message)])

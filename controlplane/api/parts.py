@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from controlplane.api.limits import Limits
+from controlplane.api.refusals import Refusals
 from controlplane.config import Config
 from controlplane.log.ports import Journal
 from controlplane.projection.queries import Queries
 from controlplane.runtime.clock import Clock
+from controlplane.runtime.directory import Directory
 from controlplane.runtime.foreseen import Previewed
 from controlplane.runtime.imported import Imported
 from controlplane.runtime.importing import Text, Wish
+from controlplane.runtime.past import Past
 from controlplane.runtime.preview import Proposal
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.statuses import StatusView
 from controlplane.telemetry.metrics import Metrics
-from reconcilers.contract import Service
+from reconcilers.contract import Service, StreamAnswer, StreamRequest
 
 
 class Control(Protocol):
@@ -42,6 +47,15 @@ class Runner(Protocol):
         self, tenant: str, name: str, body: Mapping[str, Any], *, actor: str, request_id: str
     ) -> dict[str, Any]:
         """`{operation_id, result}`; raises `Refused`."""
+
+
+class Contents(Protocol):
+    """What can be streamed from and to targets."""
+
+    def open(
+        self, tenant: str, what: str, target: str, request: StreamRequest
+    ) -> AbstractAsyncContextManager[StreamAnswer]:
+        """The answer to one request. Raises `Refused`."""
 
 
 class Foresight(Protocol):
@@ -77,12 +91,18 @@ class Parts:
     queries: Queries
     control: Control
     operations: Runner
+    streams: Contents
     kinds: Mapping[str, type[BaseModel]]
     """Setting type → value model: everything that can be declared here."""
     services: Mapping[str, Service]
     metrics: Metrics
     clock: Clock
+    past: Past
     preview: Foresight
+    directory: Directory
+    """Tokens, tenants and shares."""
     importing: Imports
     troubles: Callable[[], Sequence[Mapping[str, str]]] = no_troubles
     """What else keeps the daemon from being ready: `{part, reason, message}` each."""
+    limits: Limits = field(default_factory=Limits)
+    refusals: Refusals = field(default_factory=Refusals)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from controlplane.api import bodies, parameters
+from controlplane.api import admission, bodies, parameters
 from controlplane.api.call import Call, answer
 from controlplane.domain import writes
 from controlplane.domain.documents import Document, document_of
@@ -42,9 +42,10 @@ async def proposed(call: Call[Any], document: Document) -> list[Change]:
         changes = writes.declare_all(*asked)
     else:
         changes = await asyncio.to_thread(writes.declare_all, *asked)  # it only looks single entries up
-    if document.prune is None:
-        return changes
-    return changes + writes.prune_changes(state, call.tenant, document.prune, changes, allow=call.query.allow_prune)
+    if document.prune is not None:
+        changes += writes.prune_changes(state, call.tenant, document.prune, changes, allow=call.query.allow_prune)
+    admission.admit(call, changes)
+    return changes
 
 
 async def as_planned(call: Call[Any], document: Document, changes: Sequence[Change], plan_id: str) -> list[Change]:

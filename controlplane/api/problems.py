@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -30,9 +31,11 @@ STATUS: Final[Mapping[Reason, int]] = {
     Reason.PRECONDITION_FAILED: 412,
     Reason.TOO_LARGE: 413,
     Reason.UNSUPPORTED_MEDIA_TYPE: 415,
+    Reason.RANGE_NOT_SATISFIABLE: 416,
     Reason.INVALID: 422,
     Reason.OPERATION_FAILED: 422,
     Reason.TOO_MANY_REQUESTS: 429,
+    Reason.QUOTA_EXCEEDED: 429,
     Reason.INTERNAL: 500,
     Reason.LOG_UNAVAILABLE: 503,
     Reason.PROJECTION_UNAVAILABLE: 503,
@@ -128,7 +131,7 @@ def _headers(exc: Refused) -> dict[str, str]:
     if exc.reason is Reason.UNAUTHENTICATED:
         return {"WWW-Authenticate": 'Bearer realm="coreplane"'}
     if exc.retry_after_s is not None:
-        return {"Retry-After": str(max(1, round(exc.retry_after_s)))}
+        return {"Retry-After": str(max(1, math.ceil(exc.retry_after_s)))}
     return {}
 
 

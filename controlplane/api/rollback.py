@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from aiohttp import web
 
-from controlplane.api import bodies, parameters
+from controlplane.api import admission, bodies, parameters
 from controlplane.api.call import CORRELATION, Call, answer
 from controlplane.domain import answers, rollback, writes
 from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.domain.fold import ChangeOutcome, Verdict
 from controlplane.domain.history import Records
-from controlplane.domain.rollback import Request, Restored, Seen
-from schemas.names import timestamp
+from controlplane.domain.rollback import Place, Request, Restored, Seen
+from schemas.names import ACCESS, parse_key, timestamp
 
 _MANY: Final = 500
 """So many settings are compared beside the loop, which has leases to keep."""
@@ -26,9 +27,12 @@ async def roll_back(call: Call[parameters.Rollback]) -> web.Response:
     replica, now = call.parts.replica, call.parts.clock.now()
     body = await bodies.json_map(call.request, call.most_bytes)
     asked = rollback.request_of(body, call.tenant, position=replica.state.position, now=now)
-    first = replica.state.verdicts.get(call.request_id)
+    if asked.to.revision is None:
+        asked = replace(asked, to=Place(await call.parts.past.revision(asked.to.instant)))
+    first = admission.remembered(call)
     found = [] if first is not None else await _restored(call, asked)
     changes = [one.change for one in found if one.change is not None]
+    admission.admit(call, changes)
     if call.query.dry_run:
         at = timestamp(now)
         record = {"at": at, "actor": call.caller.actor, "reason": asked.reason, "request_id": call.request_id}
@@ -37,13 +41,7 @@ async def roll_back(call: Call[parameters.Rollback]) -> web.Response:
     if first is None and not changes:
         newest = max((one.now.revision for one in found if one.now is not None), default=replica.state.position)
         return answer({"revision": newest, "results": []})
-    verdict = first or await replica.submit(
-        changes,
-        actor=call.caller.actor,
-        request_id=call.request_id,
-        reason=asked.reason,
-        timeout_s=call.write_timeout_s,
-    )
+    verdict = first or await admission.submit(call, changes, reason=asked.reason)
     if verdict.refusals:
         raise writes.refused(verdict.refusals)
     _check_same(asked, verdict)
@@ -52,11 +50,20 @@ async def roll_back(call: Call[parameters.Rollback]) -> web.Response:
 
 
 async def _restored(call: Call[Any], asked: Request) -> list[Restored]:
-    seen = rollback.seen(call.parts.replica.state, call.tenant, asked)
+    seen = _without_access(rollback.seen(call.parts.replica.state, call.tenant, asked), asked)
     records = await _records(call, rollback.offsets(seen))
     if sum(not one.current for one in seen.values()) < _MANY:
         return _compared(call, seen, records, asked)
     return await asyncio.to_thread(_compared, call, seen, records, asked)
+
+
+def _without_access(seen: Mapping[str, Seen], asked: Request) -> dict[str, Seen]:
+    """A token that was revoked stays revoked, whatever else is restored."""
+    named = [key for key in asked.keys or () if parse_key(key).service == ACCESS]
+    if named:
+        detail = "who may do what isn't rolled back: declare it again"
+        raise Refused(Reason.INVALID, detail, [Fault("/settings", detail)])
+    return {key: one for key, one in seen.items() if parse_key(key).service != ACCESS}
 
 
 def _compared(call: Call[Any], seen: Mapping[str, Seen], records: Records, asked: Request) -> list[Restored]:

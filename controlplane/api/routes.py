@@ -9,11 +9,14 @@ from aiohttp import web
 from controlplane.api import (
     application,
     apply,
+    audit,
     bodies,
     declarations,
     events,
+    explain,
     importing,
     meta,
+    objects,
     operations,
     parameters,
     plan,
@@ -21,10 +24,10 @@ from controlplane.api import (
     settings,
     stream,
 )
-from controlplane.api.auth import Role
 from controlplane.api.parts import Parts
 from controlplane.api.stream import Streams
 from controlplane.api.table import SETTING, TENANT, Answer, Body, Route
+from controlplane.domain.access import Role
 
 _WRITES: Final = ("If-Match", "If-None-Match", "Idempotency-Key")
 
@@ -94,6 +97,15 @@ SETTINGS: Final = (
         query=parameters.History,
     ),
     Route(
+        "GET",
+        f"{SETTING}/explain",
+        explain.explain,
+        "Why it is as it is: who set each path, what was done, what is there now",
+        Role.VIEWER,
+        {200: Answer("Explanation")},
+        query=parameters.Explain,
+    ),
+    Route(
         "POST",
         f"{SETTING}/reconcile",
         settings.reconcile,
@@ -144,6 +156,15 @@ SETTINGS: Final = (
     ),
     Route(
         "GET",
+        f"{TENANT}/diff",
+        settings.diff,
+        "What was declared otherwise at one place of the log than at another",
+        Role.VIEWER,
+        {200: Answer("Compared")},
+        query=parameters.Diff,
+    ),
+    Route(
+        "GET",
         f"{TENANT}/export",
         settings.export,
         "Declarations that apply takes back, as JSON or YAML",
@@ -162,6 +183,15 @@ EVENTS: Final = (
         Role.VIEWER,
         {200: Answer("Events")},
         query=parameters.EventQuery,
+    ),
+    Route(
+        "GET",
+        f"{TENANT}/audit",
+        audit.audited,
+        "Who did what when, newest first; and how often somebody was refused, since this replica started",
+        Role.ADMIN,
+        {200: Answer("Audit")},
+        query=parameters.Audit,
     ),
     Route(
         "GET",
@@ -216,6 +246,41 @@ OPERATIONS: Final = (
     ),
 )
 
+_OBJECT: Final = f"{TENANT}/objects/{{target}}/{{path}}"
+
+OBJECTS: Final = (
+    Route(
+        "GET",
+        _OBJECT,
+        objects.read,
+        "An object of a storage.target, streamed: the path is BUCKET/KEY",
+        Role.EDITOR,
+        {200: Answer("Text", "What was stored.", "*/*"), 206: Answer("Text", "The range that was asked for.", "*/*")},
+        query=parameters.Object,
+        headers=("Range", "If-Match", "If-None-Match"),
+    ),
+    Route(
+        "PUT",
+        _OBJECT,
+        objects.write,
+        "Store an object, streamed, of any size",
+        Role.EDITOR,
+        {200: Answer(None, "Stored; `ETag` and `x-amz-version-id` say as what.")},
+        query=parameters.Object,
+        body=Body("Text", ("application/octet-stream",)),
+        headers=("Content-MD5", "If-Match", "If-None-Match"),
+    ),
+    Route(
+        "DELETE",
+        _OBJECT,
+        objects.remove,
+        "Remove an object, or one version of it",
+        Role.EDITOR,
+        {204: Answer(None, "Removed, or never there.")},
+        query=parameters.Object,
+    ),
+)
+
 META: Final = (
     Route("GET", "/v1/status", meta.status, "This replica, its shards and targets", Role.VIEWER, {200: _MAP}),
     Route("GET", "/v1/schemas", meta.schemas, "Every schema there is", Role.PUBLIC, {200: _MAP}),
@@ -239,7 +304,7 @@ META: Final = (
     ),
 )
 
-ROUTES: Final = SETTINGS + EVENTS + OPERATIONS + META
+ROUTES: Final = SETTINGS + EVENTS + OPERATIONS + OBJECTS + META
 
 
 def create_app(parts: Parts, streams: Streams | None = None) -> web.Application:

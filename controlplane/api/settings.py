@@ -11,7 +11,7 @@ from aiohttp import web
 
 from controlplane.api import documents, parameters
 from controlplane.api.call import Call, answer
-from controlplane.domain import answers, history, preconditions
+from controlplane.domain import answers, comparison, history, preconditions
 from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.domain.fold import Entry
 from schemas.names import Key
@@ -34,11 +34,15 @@ async def get(call: Call[parameters.Read]) -> web.Response:
 async def many(call: Call[parameters.List]) -> web.Response:
     """Settings by type, service, label, phase and text, in pages."""
     query = call.query
+    if query.at is not None and query.phase is not None:
+        message = "isn't kept of the past: ask for the phase, or for a time"
+        raise Refused(Reason.MALFORMED, f"phase {message}", [Fault("?phase", message)])
     await reach(call, query.min_revision, query.timeout)
     chosen = _chosen(call, query.type, query.service, query.label, phase=query.phase, text=query.text)
-    entries, after = call.parts.replica.state.entries.values(), _decoded(query.cursor)
-    page, following = answers.page(entries, call.parts.statuses, chosen, after=after, limit=query.limit)
-    items = [answers.setting(entry, call.parts.statuses.get(entry.key)) for entry in page]
+    entries = await _entries(call, query.at)
+    statuses: Any = call.parts.statuses if query.at is None else {}
+    page, following = answers.page(entries.values(), statuses, chosen, after=_decoded(query.cursor), limit=query.limit)
+    items = [answers.setting(entry, statuses.get(entry.key)) for entry in page]
     return answer({"items": items, "next_cursor": _encoded(following)})
 
 
@@ -71,13 +75,42 @@ async def export(call: Call[parameters.Export]) -> web.StreamResponse:
     """Declarations that `apply` takes back."""
     query = call.query
     chosen = _chosen(call, query.type, query.service, query.label)
-    found = answers.select(call.parts.replica.state.entries.values(), call.parts.statuses, chosen)
+    entries = await _entries(call, query.at)
+    found = answers.select(entries.values(), call.parts.statuses, chosen)
     declared = [answers.declaration(entry) for entry in found if not entry.retiring]
     as_yaml = query.format == "yaml" if query.format else "yaml" in call.request.headers.get("Accept", "")
     if not as_yaml:
         return answer({"settings": declared})
     text = documents.yaml_text(declared)
     return web.Response(text=text, content_type="application/yaml", charset="utf-8")
+
+
+async def diff(call: Call[parameters.Diff]) -> web.Response:
+    """What was declared otherwise at one place of the log than at another."""
+    query = call.query
+    now = call.parts.replica.state.position
+    begin = await revision_of(call, query.from_, "from")
+    end = now if query.to is None else await revision_of(call, query.to, "to")
+    chosen = _chosen(call, query.type, query.service, query.label)
+    before, after = await call.parts.past.entries(begin), await call.parts.past.entries(end)
+    return answer({"from": begin, "to": end, "items": list(comparison.compared(before, after, chosen))})
+
+
+async def revision_of(call: Call[Any], at: str, name: str) -> int:
+    """The revision of the log that a revision or a time means. Raises `Refused` (Malformed)."""
+    place = parameters.place(at, name)
+    return (
+        min(place, call.parts.replica.state.position)
+        if isinstance(place, int)
+        else await call.parts.past.revision(place)
+    )
+
+
+async def _entries(call: Call[Any], at: str | None) -> Mapping[str, Entry]:
+    """All entries, now or as they were."""
+    if at is None:
+        return call.parts.replica.state.entries
+    return await call.parts.past.entries(await revision_of(call, at, "at"))
 
 
 async def reach(call: Call[Any], revision: int | None, timeout_s: float | None) -> None:
@@ -89,10 +122,8 @@ async def reach(call: Call[Any], revision: int | None, timeout_s: float | None) 
 
 
 async def _entry_at(call: Call[Any], key: str, at: str) -> Entry | None:
-    if at.isdecimal() and len(at) < 19:
-        return history.entry_at(key, await records(call, key), int(at))
-    moment = parameters.instant(at, "at")
-    return history.entry_at_time(key, await records(call, key), moment or 0.0)
+    revision = await revision_of(call, at, "at")
+    return history.entry_at(key, await records(call, key), revision)
 
 
 async def records(call: Call[Any], key: str) -> list[tuple[int, Mapping[str, Any]]]:
@@ -111,7 +142,7 @@ def _chosen(
 ) -> answers.Selection:
     """Of the tenant. `more`: phase and text."""
     known = parameters.known_service(service, "service")
-    return answers.Selection(call.tenant, setting_type, known, answers.labels_of(label), **more)
+    return answers.Selection(call.tenant, setting_type, known, answers.labels_of(label), services=call.services, **more)
 
 
 def not_found(key: Key) -> Refused:

@@ -70,6 +70,7 @@ class _Reader:
         self._streams = streams
         self._positions = positions
         self._wanted = _wanted(call)
+        self._services = call.services
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", CORRELATION: call.request_id}
         self._response = web.StreamResponse(headers=headers)
         self._response.content_type = "text/event-stream"
@@ -86,6 +87,10 @@ class _Reader:
             await self._response.write_eof()
         except Stalled:
             await self._drop()
+        except Refused as exc:
+            _log.info("event stream ended", reason=str(exc.reason), correlation_id=self._call.request_id)
+            await self._write(cursors.frame("refused", self._cursor, {"reason": str(exc.reason), "detail": exc.detail}))
+            await self._response.write_eof()
         except (LogUnavailable, LogCorrupt) as exc:
             _log.error("event stream failed", error=str(exc), correlation_id=self._call.request_id)
             await self._write(cursors.frame("failed", self._cursor, {"detail": str(exc)}))
@@ -101,11 +106,17 @@ class _Reader:
         # Neither is cancelled by a heartbeat: cancelling `anext` would end the tail.
         batch = _task(anext(tail))
         closing = _task(self._streams.closing.wait())
+        directory = self._call.parts.directory
+        access = _task(directory.changed())
         try:
             while not closing.done():
+                timeout_s = min(self._streams.heartbeat_s, self._call.valid_s())
                 done, _ = await asyncio.wait(
-                    {batch, closing}, timeout=self._streams.heartbeat_s, return_when=asyncio.FIRST_COMPLETED
+                    {batch, closing, access}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
                 )
+                if access in done or self._call.valid_s() <= 0:
+                    access = _task(directory.changed())  # before looking: what changes meanwhile is looked at next
+                    self._services = self._call.again().services
                 if batch in done:
                     await self._deliver(batch.result())
                     batch = _task(anext(tail))
@@ -114,7 +125,7 @@ class _Reader:
         except StopAsyncIteration:
             return
         finally:
-            await _cancelled(batch, closing)
+            await _cancelled(batch, closing, access)
 
     async def _deliver(self, entries: Sequence[Entry]) -> None:
         frames: list[bytes] = []
@@ -137,6 +148,8 @@ class _Reader:
         if entry.data is None or not entry.key.startswith(f"{self._call.tenant}/"):
             return None
         event = codec.decode(entry.data)
+        if self._services is not None and event.get("service_name") not in self._services:
+            return None
         if not cursors.matches(event, self._call.tenant, self._wanted):
             return None
         return cursors.frame(event["event_type"], self._cursor, event)

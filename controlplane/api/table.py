@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from controlplane.api import bodies
-from controlplane.api.auth import Role
 from controlplane.api.call import Handler
 from controlplane.api.parameters import Parameters
+from controlplane.domain.access import Role
 
 TENANT: Final = "/v1/tenants/{tenant}"
 SETTING: Final = TENANT + "/settings/{type}/{name}"
@@ -52,6 +52,16 @@ class Route:
     def name(self) -> str:
         """Unique: the noun's module and the verb."""
         return f"{self.handler.__module__.rpartition('.')[2]}.{self.handler.__name__}"
+
+    def service_of(self, in_path: Mapping[str, str]) -> str | None:
+        """The service that a path names; None when it names none, and what is answered must be sorted out."""
+        named = in_path.get("type") or in_path.get("operation") or in_path.get("service")
+        return None if named is None else named.partition(".")[0]
+
+    @property
+    def pattern(self) -> str:
+        """The path as the router takes it: `{path}` at its end is the rest, slashes included."""
+        return self.path.removesuffix("{path}") + "{path:.+}" if self.path.endswith("{path}") else self.path
 
     @property
     def in_tenant(self) -> bool:

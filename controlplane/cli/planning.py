@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from controlplane.cli import applying, arguments, documents, printing, session, tables
+from controlplane.cli import applying, arguments, comparing, documents, printing, session, tables
 from controlplane.cli.arguments import reference_of
 from controlplane.cli.documents import Document
 from controlplane.cli.failure import Ended, ExitCode, Failure
@@ -20,12 +19,21 @@ from controlplane.client.http import CoreplaneClient
 
 Json = dict[str, Any]
 
-DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
-DECLARED = ("labels", "depends_on", "policy", "value")
-
 Files = Annotated[
     list[str],
     typer.Option("--file", "-f", metavar="FILE|DIR|-", help="YAML or JSON, a directory of both, or - for stdin."),
+]
+OptionalFiles = Annotated[
+    list[str],
+    typer.Option("--file", "-f", metavar="FILE|DIR|-", help="YAML or JSON, a directory of both, or - for stdin."),
+]
+From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="OFFSET|TIME|AGO", help="Instead of files: as it was, an offset, a time, or 15m."),
+]
+To = Annotated[str | None, typer.Option("--to", metavar="OFFSET|TIME|AGO", help="With --from: until then, not now.")]
+DiffLabels = Annotated[
+    list[str], typer.Option("--label", "-l", metavar="K=V", help="Labels for --prune, or of what --from compares.")
 ]
 Prune = Annotated[bool, typer.Option("--prune", help="As if what has the labels and isn't in the files were retired.")]
 PruneLabels = Annotated[list[str], typer.Option("--label", "-l", metavar="K=V", help="Labels for --prune.")]
@@ -64,18 +72,28 @@ def plan(
 def diff(
     context: typer.Context,
     *,
-    file: Files,
+    file: OptionalFiles = [],  # noqa: B006 - Typer copies it
+    begin: From = None,
+    end: To = None,
     prune: Prune = False,
-    label: PruneLabels = [],  # noqa: B006 - Typer copies it
+    label: DiffLabels = [],  # noqa: B006 - Typer copies it
     allow_prune: AllowPrune = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show what is different between the files and what is declared, and between these and what is there.
+    """Show what is different: between files and what is declared and is there, or between two times.
 
-    Exit code 2 when something would change, 1 when that can't be told of something, else 0.
+    Exit code 2 when something is (or would be) different, 1 when that can't be told of something, else 0.
 
     $ coreplane diff -f shop.yaml
+
+    $ coreplane diff --from 2h --to 1h -l app=shop
     """
+    if bool(file) == (begin is not None):
+        msg = "give files, or --from with a time"
+        raise Failure(msg, hint="coreplane diff -f shop.yaml, or coreplane diff --from 15m")
+    if begin is not None:
+        comparing.show(context, begin, end, arguments.labels(label), output)
+        return
     declared = documents.load(file, applying.stdin(file))
     options = _options(label, prune=prune, allow_prune=allow_prune)
 
@@ -200,18 +218,5 @@ def declared_diff(reference: str, before: Json | None, document: Document | None
         return
     place = document.place if document is not None else "retired"
     old = f"{reference} (revision {before['revision']})" if before is not None else "not declared"
-    lines = difflib.unified_diff(
-        _yaml(before),
-        _yaml(None if document is None else document.declaration),
-        old,
-        f"{reference} ({place})",
-        lineterm="",
-    )
-    yield from (
-        Text(line, "bold" if line.startswith(("---", "+++")) else DIFF_STYLES.get(line[:1], "")) for line in lines
-    )
-
-
-def _yaml(declaration: Json | None) -> list[str]:
-    parts = {part: declaration[part] for part in DECLARED if declaration.get(part)} if declaration is not None else {}
-    return printing.rendered(parts, Format.YAML).splitlines() if parts else []
+    after = None if document is None else document.declaration
+    yield from comparing.unified(before, old, after, f"{reference} ({place})")

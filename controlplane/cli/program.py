@@ -18,16 +18,19 @@ from rich.text import Text
 from controlplane.cli import (
     applying,
     arguments,
+    auditing,
     daemon_status,
     doctor,
     down,
     events,
+    explaining,
     importing,
     operating,
     planning,
     printing,
     rolling_back,
     serving,
+    tokens,
     up,
 )
 from controlplane.cli import settings as settings_verbs
@@ -38,6 +41,7 @@ from controlplane.client.errors import ClientError
 DAEMON = "The daemon"
 SETTINGS = "Settings"
 WATCHING = "Watching and operating"
+ACCESS = "Access"
 
 USAGE_ERROR = 2
 """Typer's exit code for a mistyped command; 2 means "differs" here."""
@@ -53,6 +57,7 @@ VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (SETTINGS, "apply", applying.apply),
     (SETTINGS, "get", settings_verbs.get),
     (SETTINGS, "describe", settings_verbs.describe),
+    (SETTINGS, "explain", explaining.explain),
     (SETTINGS, "delete", settings_verbs.delete),
     (SETTINGS, "wait", settings_verbs.wait),
     (SETTINGS, "history", settings_verbs.history),
@@ -62,6 +67,7 @@ VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (SETTINGS, "reconcile", settings_verbs.reconcile),
     (WATCHING, "events", events.events),
     (WATCHING, "op", operating.op),
+    (ACCESS, "audit", auditing.audit),
 )
 
 
@@ -110,6 +116,7 @@ def program() -> typer.Typer:
     app.callback()(root)
     for panel, name, verb in VERBS:
         app.command(name, rich_help_panel=panel)(verb)
+    app.add_typer(tokens.app(), name="token", rich_help_panel=ACCESS)
     app.command("version", rich_help_panel=DAEMON)(version)
     return app
 

@@ -137,6 +137,19 @@ def complete_name(context: typer.Context, incomplete: str) -> list[str]:
     return [name for name in _answered(names) if name.startswith(incomplete)]
 
 
+def complete_path(context: typer.Context, incomplete: str) -> list[str]:
+    """Paths that the setting typed before declares."""
+    first, second = context.params.get("setting_type") or "", context.params.get("name")
+    setting_type, _, name = first.partition("/")
+
+    async def paths() -> list[str]:
+        async with from_environment().client() as client:
+            told = await client.explain(setting_type, second or name)
+        return [row["path"] for row in told["paths"]]
+
+    return [path for path in _answered(paths) if path.startswith(incomplete)]
+
+
 def complete_target(context: typer.Context, incomplete: str) -> list[str]:
     """Targets of the service of the type typed before; of all services when there is none."""
     service = (context.params.get("setting_type") or "").partition(".")[0] or None

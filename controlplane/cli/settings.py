@@ -49,6 +49,8 @@ def get(
 
     $ coreplane get cache --phase Stalled
 
+    $ coreplane get --at 2026-01-31T12:00:00Z -l team=shop
+
     $ coreplane get cache.redis_user app -o yaml --at 15m
     """
     if setting_type is not None and (name is not None or "/" in setting_type):
@@ -60,9 +62,6 @@ def get(
         else:
             printing.show(tables.settings_table([found], time.time(), wide=output is Format.WIDE))
         return
-    if at is not None:
-        msg = "--at needs the setting's type and name"
-        raise Failure(msg)
     kind, of_service = (None, None) if setting_type is None else arguments.type_or_service(setting_type)
     filters: dict[str, Any] = {
         "setting_type": kind,
@@ -70,16 +69,19 @@ def get(
         "labels": arguments.labels(label),
         "phase": None if phase is None else str(phase),
         "text": text,
+        "at": None if at is None else arguments.place(at, time.time()),
     }
     settings = session.run(context, lambda client: _all(client, filters))
-    _show_settings(settings, output)
+    _show_settings(settings, output, past=at is not None)
 
 
-def _show_settings(settings: list[Json], output: Format) -> None:
+def _show_settings(settings: list[Json], output: Format, *, past: bool) -> None:
     if printing.is_for_machines(output):
         printing.show_data(settings, output)
     elif not settings:
         printing.stderr().print("no settings")
+    elif past:
+        printing.show(tables.past_table(settings))
     else:
         printing.show(tables.settings_table(settings, time.time(), wide=output is Format.WIDE))
 
@@ -242,12 +244,21 @@ def history(
         printing.show(tables.history_table(revisions))
 
 
-def export(context: typer.Context, *, label: Labels = [], output: Output = Format.YAML) -> None:  # noqa: B006 - Typer copies it
+def export(
+    context: typer.Context,
+    *,
+    label: Labels = [],  # noqa: B006 - Typer copies it
+    at: At = None,
+    output: Output = Format.YAML,
+) -> None:
     """Print declarations, fit for `coreplane apply -f`.
 
     $ coreplane export -l team=shop > shop.yaml
+
+    $ coreplane export --at 1h > before.yaml
     """
-    declarations = session.run(context, lambda client: client.export(labels=arguments.labels(label)))
+    place = None if at is None else arguments.place(at, time.time())
+    declarations = session.run(context, lambda client: client.export(labels=arguments.labels(label), at=place))
     if not declarations:
         printing.stderr().print("no settings")
     typer.echo(printing.documents(declarations, output), nl=False)

@@ -137,15 +137,17 @@ class CoreplaneClient:
         labels: Mapping[str, str] | None = None,
         phase: str | None = None,
         text: str | None = None,
+        at: str | int | None = None,
         page: int = PAGE,
     ) -> AsyncIterator[Json]:
-        """Every setting that matches, fetched by pages as the iteration gets there."""
+        """Every setting that matches, now or as it was, fetched by pages as the iteration gets there."""
         query = {
             "type": setting_type,
             "service": service,
             "label": _pairs(labels),
             "phase": phase,
             "text": text,
+            "at": at,
             "limit": page,
         }
         async for item in self._pages(f"{self._root}/settings", query):
@@ -214,6 +216,10 @@ class CoreplaneClient:
         query = {"dry_run": dry_run or None}
         return await self._write("POST", f"{self._root}/rollback", body, query, _key(idempotency_key))
 
+    async def explain(self, setting_type: str, name: str, *, path: str | None = None) -> Json:
+        """Why it is as it is → `{paths: [{path, desired, observed, set_by, …}], chain, drift}`."""
+        return await self._read(f"{self._setting(setting_type, name)}/explain", {"path": path})
+
     async def discover(self, setting_type: str, target: str, match: str = "*") -> Json:
         """Declarations of what exists in a backend → `{settings, fill_in, skipped, declared}`; nothing is stored."""
         return await self._import({"type": setting_type, "target": target, "match": match})
@@ -222,9 +228,24 @@ class CoreplaneClient:
         """Declarations of what a file of another tool says → as `discover`."""
         return await self._import({"text": text, "target": target} | ({"format": file_format} if file_format else {}))
 
-    async def export(self, *, labels: Mapping[str, str] | None = None) -> list[Json]:
-        """Declarations of what is declared, fit for `apply`."""
-        body = (await self._transport.call(Request("GET", f"{self._root}/export", {"label": _pairs(labels)}))).body
+    async def diff(
+        self,
+        begin: int | str,
+        end: int | str | None = None,
+        *,
+        setting_type: str | None = None,
+        service: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Json:
+        """What was declared otherwise at one place (a revision of the log, or a time) than at another →
+        `{from, to, items: [{setting, outcome, changed, before, after}]}`."""
+        query = {"from": begin, "to": end, "type": setting_type, "service": service, "label": _pairs(labels)}
+        return await self._read(f"{self._root}/diff", query)
+
+    async def export(self, *, labels: Mapping[str, str] | None = None, at: str | int | None = None) -> list[Json]:
+        """Declarations of what is declared, or was then, fit for `apply`."""
+        query = {"label": _pairs(labels), "at": at}
+        body = (await self._transport.call(Request("GET", f"{self._root}/export", query))).body
         return _items(body, "settings")
 
     # Events, metrics, operations
@@ -232,6 +253,10 @@ class CoreplaneClient:
     async def events(self, *, limit: int | None = None, cursor: str | None = None, **filters: str | None) -> Json:
         """A page `{items, next_cursor}`. Filters: service_name, event_type, status, setting, since, until, text."""
         return await self._read(f"{self._root}/events", {**filters, "limit": limit, "cursor": cursor})
+
+    async def audit(self, *, limit: int | None = None, cursor: str | None = None, **filters: str | None) -> Json:
+        """A page `{items, next_cursor, refused}`: who did what when. Filters: actor, setting, since, until."""
+        return await self._read(f"{self._root}/audit", {**filters, "limit": limit, "cursor": cursor})
 
     async def metrics(
         self,

@@ -29,7 +29,7 @@ PAUSE_INITIAL_S = 0.2
 PAUSE_CAP_S = 10.0
 SILENCE_S = 60.0
 """The daemon sends a comment at least every 15 s; a connection silent for this long is dead."""
-ENDINGS = frozenset({"dropped", "failed"})
+ENDINGS = frozenset({"dropped", "failed", "refused"})
 """What the daemon says last before it ends a connection itself; no events, but their ids are places to resume from."""
 READ_BYTES = 64 * 1024
 

@@ -87,7 +87,7 @@ def sasl_port(place: Place) -> int:
 
 def target(url: str) -> dict[str, Any]:
     """There is nothing but the address: the listener of the machine may do everything."""
-    return {"kind": "kafka", "url": url}
+    return {"bootstrap_servers": url.removeprefix("kafka://")}
 
 
 def _write_format(place: Place) -> None:
@@ -153,6 +153,8 @@ KAFKA: Final = Backend(
     probe=probe,
     target=target,
     given_target=target,
+    target_name="main",
     ready_s=120.0,
     stop_s=30.0,
+    later=True,
 )

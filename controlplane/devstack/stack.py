@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 from controlplane.devstack import elasticsearch_program, kafka_program, minio_program, shop
 from controlplane.devstack.backend import Backend, Place
 from controlplane.devstack.guardian import Guardian
+from controlplane.devstack.kafka import KAFKA
 from controlplane.devstack.memcached import MEMCACHED
 from controlplane.devstack.minio import MINIO
 from controlplane.devstack.ports import PortBook
@@ -27,7 +28,11 @@ from controlplane.devstack.provision import Given, Machine, Program, provision, 
 from controlplane.devstack.redis import REDIS
 
 BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = MappingProxyType(
-    {"cache": (REDIS, MEMCACHED), "storage": (MINIO,)}
+    {
+        "cache": (REDIS, MEMCACHED),
+        "queue": (KAFKA,),
+        "storage": (MINIO,),
+    }
 )
 """Service → what it runs on."""
 PROVIDERS: Final[Mapping[str, Callable[[Machine, Progress], Awaitable[Program | Given]]]] = MappingProxyType(

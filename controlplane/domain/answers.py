@@ -65,11 +65,13 @@ class Selection:
     phase: Phase | None = None
     text: str | None = None
     """Found in the key, a label or the value, case folded."""
+    services: frozenset[str] | None = None
+    """Only settings of these."""
 
 
 def select(entries: Iterable[Entry], statuses: Mapping[str, KeyStatus] | Any, chosen: Selection) -> list[Entry]:
     """The entries chosen, by key. `statuses` is anything with `get(key)`."""
-    found = [entry for entry in entries if _matches(entry, statuses, chosen)]
+    found = [entry for entry in entries if matches(entry, statuses, chosen)]
     return sorted(found, key=lambda entry: entry.key)
 
 
@@ -81,7 +83,7 @@ def page(
     Cursors are keys, so a page never repeats or misses a setting that stays, whatever else comes and goes.
     """
     rest = sorted((entry for entry in entries if entry.key > after), key=lambda entry: entry.key)
-    found = list(islice((entry for entry in rest if _matches(entry, statuses, chosen)), limit + 1))
+    found = list(islice((entry for entry in rest if matches(entry, statuses, chosen)), limit + 1))
     return found[:limit], found[limit - 1].key if len(found) > limit else None
 
 
@@ -109,11 +111,14 @@ def labels_of(pairs: Iterable[str], name: str = "label") -> dict[str, str]:
     return labels
 
 
-def _matches(entry: Entry, statuses: Any, chosen: Selection) -> bool:
+def matches(entry: Entry, statuses: Mapping[str, KeyStatus] | Any, chosen: Selection) -> bool:
+    """Is the entry among those chosen?"""
     tenant, setting_type, _ = entry.key.split("/", 2)
     if tenant != chosen.tenant or (chosen.setting_type and setting_type != chosen.setting_type):
         return False
     if chosen.service and not setting_type.startswith(f"{chosen.service}."):
+        return False
+    if chosen.services is not None and setting_type.partition(".")[0] not in chosen.services:
         return False
     if chosen.labels and not carries(entry, chosen.labels):
         return False

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from controlplane.domain.status import KeyStatus
 from schemas.event import SCHEMA, EventStatus, EventType
-from schemas.names import event_id, timestamp
+from schemas.names import event_id, parse_key, timestamp
+from schemas.record import SCHEMA as RECORD_SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,19 @@ def event(fact: Fact, subject: Subject, *, event_id: str, now: float, shard: int
 def headers(event_type: str, service: str, tenant: str) -> dict[str, str]:
     """Record headers by which consumers filter without decoding."""
     return {"type": event_type, "service": service, "tenant": tenant, "schema": SCHEMA}
+
+
+def change_headers(changes: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, str]]:
+    """Key and headers of a change request in the settings log: what its changes have in common, else nothing."""
+    keys = {str(change["key"]) for change in changes}
+    parsed = [parse_key(key) for key in keys]
+    service, tenant = _common(key.service for key in parsed), _common(key.tenant for key in parsed)
+    return _common(keys), {"type": "ChangeRequest", "service": service, "tenant": tenant, "schema": RECORD_SCHEMA}
+
+
+def _common(values: Iterable[str]) -> str:
+    found = set(values)
+    return found.pop() if len(found) == 1 else ""
 
 
 def accepted_id(key: str, revision: int) -> str:

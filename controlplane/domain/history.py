@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from controlplane.domain import placing
 from controlplane.domain.changes import changed_paths
 from controlplane.domain.fold import Entry, applied
 from controlplane.domain.requests import ChangeRequest, as_request
@@ -81,6 +82,8 @@ def _row(before: Entry | None, moment: Moment) -> dict[str, Any]:
         "reason": moment.request.reason,
         "op": moment.op,
         "retiring": entry is not None and entry.retiring,
-        "changed": changed_paths(before.body if before else None, entry.body if entry else None),
+        "changed": changed_paths(
+            placing.declared(before.body if before else None), placing.declared(entry.body if entry else None)
+        ),
         "value": None if entry is None else entry.body["value"],
     }

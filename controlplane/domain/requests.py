@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.record import VERSION
+from schemas.record import READABLE
 
 
 class UnknownRecord(Exception):
@@ -56,19 +56,19 @@ def read(offset: int, data: bytes) -> ChangeRequest:
         request = _decoder.decode(data)
     except (ValueError, RecursionError) as exc:
         raise UnknownRecord(offset, _what_is_wrong(data, exc)) from exc
-    if request.v != VERSION:
+    if request.v not in READABLE:
         raise _of_another_version(offset, request.v)
     return request
 
 
 def as_request(offset: int, record: Mapping[str, Any]) -> ChangeRequest:
     """The same from a map. Raises `UnknownRecord`."""
-    if "v" in record and record["v"] != VERSION:
+    if "v" in record and record["v"] not in READABLE:
         raise _of_another_version(offset, record["v"])
     try:
         return msgspec.convert(record, ChangeRequest)
     except msgspec.ValidationError as exc:
-        raise UnknownRecord(offset, f"not a change request of version {VERSION} ({exc})") from exc
+        raise UnknownRecord(offset, f"not a change request ({exc})") from exc
 
 
 def as_change(change: Mapping[str, Any]) -> Change:
@@ -77,7 +77,7 @@ def as_change(change: Mapping[str, Any]) -> Change:
 
 
 def _of_another_version(offset: int, version: object) -> UnknownRecord:
-    return UnknownRecord(offset, f"record version {version!r}, this version knows {VERSION}")
+    return UnknownRecord(offset, _told(version))
 
 
 def _what_is_wrong(data: bytes, exc: Exception) -> str:
@@ -87,6 +87,10 @@ def _what_is_wrong(data: bytes, exc: Exception) -> str:
         return f"not a msgpack map: {exc}"
     if not isinstance(record, dict):
         return f"not a msgpack map: {exc}"
-    if record.get("v") != VERSION:
-        return f"record version {record.get('v')!r}, this version knows {VERSION}"
-    return f"not a change request of version {VERSION} ({exc})"
+    if record.get("v") not in READABLE:
+        return _told(record.get("v"))
+    return f"not a change request ({exc})"
+
+
+def _told(version: object) -> str:
+    return f"record version {version!r}, this version knows {', '.join(map(str, sorted(READABLE)))}"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from controlplane.domain import history, writes
+from controlplane.domain import history, placing, writes
 from controlplane.domain.changes import changed_paths
 from controlplane.domain.documents import only_fields, text_field
 from controlplane.domain.errors import Fault, Reason, Refused
@@ -80,7 +80,9 @@ class Restored(NamedTuple):
         """JSON pointers into the declaration that the rollback changes; none when it only retires."""
         if self.change is None or self.change["op"] != "declare":
             return []
-        return changed_paths(None if self.now is None else self.now.body, self.change["body"])
+        return changed_paths(
+            placing.declared(None if self.now is None else self.now.body), placing.declared(self.change["body"])
+        )
 
 
 def request_of(body: Mapping[str, Any], tenant: str, *, position: int, now: float) -> Request:

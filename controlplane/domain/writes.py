@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from controlplane.domain import validation
+from controlplane.domain import placing, validation
+from controlplane.domain.changes import identical
 from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.domain.fold import ChangeOutcome, Entry, Refusal, State, applied, judge
 from controlplane.domain.prune import check_share, prune
@@ -45,13 +46,13 @@ def declare(
     key: Key, body: Mapping[str, Any], entry: Entry | None, kinds: Kinds, *, expected: int | None = None
 ) -> Change:
     """The change that declares one setting. Raises `Refused` (Invalid) with every fault at once."""
-    document = {"type": key.setting_type, "name": key.name, **body}
+    document = {"type": key.setting_type, "name": key.name, **(placing.declared(body) or {})}
     declaration, faults = validation.check_one(document, kinds)
     if declaration is not None:
         faults = _moved_target(declaration, entry, kinds, "")
     if declaration is None or faults:
         raise invalid(faults)
-    return _change(key, declaration, expected)
+    return _change(key, declaration, entry, kinds, expected)
 
 
 def declare_all(
@@ -66,7 +67,7 @@ def declare_all(
         key = Key(tenant, declaration.type, declaration.name)
         path = f"{prefix}/{places[str((declaration.type, declaration.name))]}"
         faults += _moved_target(declaration, entries.get(str(key)), kinds, path)
-        changes.append(_change(key, declaration, None))
+        changes.append(_change(key, declaration, entries.get(str(key)), kinds, None))
     if faults:
         raise invalid(faults)
     return changes
@@ -141,28 +142,20 @@ def _request(record: Mapping[str, Any]) -> ChangeRequest:
     return ChangeRequest(v=VERSION, changes=(), **record)
 
 
-def _change(key: Key, declaration: Declaration, expected: int | None) -> Change:
+def _change(key: Key, declaration: Declaration, entry: Entry | None, kinds: Kinds, expected: int | None) -> Change:
     body = validation.stored_body(declaration)
+    if entry is None or not identical(entry.body, body):  # one that was stored without its target is still unchanged
+        body = placing.placed(body, key, kinds.get(key.setting_type))
     return {"op": "declare", "key": str(key), "expected": expected, "body": body}
 
 
 def _moved_target(declaration: Declaration, entry: Entry | None, kinds: Kinds, path: str) -> list[Fault]:
     """A setting stays at its target: moving it would leave an orphan at the old one that nobody owns."""
-    place = getattr(kinds.get(declaration.type), "placed_by", ("target",))
-    if entry is None or _at(entry.body["value"], place) == _at(declaration.value, place):
+    place = placing.place_of(kinds.get(declaration.type))
+    if entry is None or placing.at(entry.body["value"], place) == placing.at(declaration.value, place):
         return []
     advice = "a target can't be changed: declare the setting under a new name there, then retire this one"
     return [Fault("/".join((path, "value", *map(str, place))), advice)]
-
-
-def _at(value: Any, place: Sequence[str | int]) -> Any:
-    """What stands at a place of a value that its model accepted once; None where that was another model."""
-    for part in place:
-        try:
-            value = value[part]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return value
 
 
 def _why(refusal: Refusal) -> str:

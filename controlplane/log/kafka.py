@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from controlplane.log import kafka_admin, kafka_clients
 from controlplane.log.kafka_address import Address, parse
@@ -44,6 +44,7 @@ class KafkaLog:
         self.membership = KafkaMembership(self._clients, address.topic(EVENTS))
         self.groups = KafkaGroups(self._clients, shards)
         self._closing: asyncio.Task[None] | None = None
+        self._afterwards: list[Callable[[], None]] = []
 
     @property
     def trouble(self) -> str | None:
@@ -61,9 +62,17 @@ class KafkaLog:
             self._closing = asyncio.create_task(self._close())
         await asyncio.shield(self._closing)
 
+    def when_closed(self, call: Callable[[], None]) -> None:
+        """Call it when everything has ended."""
+        self._afterwards.append(call)
+
     async def _close(self) -> None:
-        await asyncio.gather(self.settings.close(), self.journal.close(), self.membership.close(), self.groups.close())
-        await self._clients.ended()
+        try:
+            await asyncio.gather(self.settings.close(), self.journal.close(), self.membership.close(), self.groups.close())
+            await self._clients.ended()
+        finally:
+            for call in self._afterwards:
+                call()
 
 
 async def open_kafka(

@@ -41,6 +41,7 @@ APPEAR_S: Final = 15.0
 LOOK_S: Final = 0.02
 SETTLED_S: Final = 30.0
 SETTLING_S: Final = 0.2
+HALF_S: Final = 3.0
 _SETTLING: Final = (
     InvalidReplicationFactorError,
     KafkaConnectionError,
@@ -73,11 +74,23 @@ async def examine(clients: Clients, shards: int, retention: Retention) -> list[F
 
 
 async def _ensured(admin: AIOKafkaAdminClient, address: Address, wanted: Sequence[Topic]) -> list[Fault]:
-    brokers, found = await _looked(admin, wanted)
-    missing = [topic for topic in wanted if topic.name not in found]
+    brokers, found, missing = await _looked_surely(admin, wanted)
     _refuse_half(wanted, missing)
     await _make(admin, missing, kafka_topics.replicas_on(brokers))
     return _faults(wanted, found, brokers, address)
+
+
+async def _looked_surely(
+    admin: AIOKafkaAdminClient, wanted: Sequence[Topic]
+) -> tuple[int, dict[str, Found], list[Topic]]:
+    """Also what is missing. When that is a part only, somebody may be making the rest: brokers tell of it one by one."""
+    deadline = time.monotonic() + HALF_S
+    while True:
+        brokers, found = await _looked(admin, wanted)
+        missing = [topic for topic in wanted if topic.name not in found]
+        if not missing or len(missing) == len(wanted) or time.monotonic() > deadline:
+            return brokers, found, missing
+        await asyncio.sleep(SETTLING_S)
 
 
 async def _looked(admin: AIOKafkaAdminClient, wanted: Sequence[Topic]) -> tuple[int, dict[str, Found]]:

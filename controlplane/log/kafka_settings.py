@@ -26,7 +26,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 from controlplane.log.feed import BATCH, scan
 from controlplane.log.kafka_clients import READ_UNCOMMITTED, Clients, stop_producer
 from controlplane.log.kafka_reading import Health, Offsets, Readers, Tails
-from controlplane.log.ports import Indeterminate, LogCorrupt, LogUnavailable, Record, Take
+from controlplane.log.ports import NOTHING, About, Indeterminate, LogCorrupt, LogUnavailable, Record, Take
 
 _log = structlog.get_logger()
 
@@ -47,13 +47,15 @@ class Sender:
         self._lock = asyncio.Lock()
         self._closed = False
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes, about: About = NOTHING) -> None:
         """Until it is stored. Raises `LogUnavailable` (certainly not) or `Indeterminate`."""
         producer: AIOKafkaProducer | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
                 producer = await self._ready()
-                stored = await producer.send(self._topic, data, partition=0)
+                headers = [(name, text.encode()) for name, text in about.headers.items()]
+                key = about.key.encode() or None
+                stored = await producer.send(self._topic, data, key=key, partition=0, headers=headers)
                 stored.add_done_callback(_heard)
                 await asyncio.shield(stored)
         except asyncio.CancelledError as exc:
@@ -119,7 +121,7 @@ class KafkaSettingsLog:
             raise LogCorrupt(msg)
         await self._sender.start()
 
-    async def append(self, data: bytes) -> None:
+    async def append(self, data: bytes, about: About = NOTHING) -> None:
         """See the port. Note [A send outlives its caller]."""
         if self._closed:
             msg = "the log is closed"
@@ -127,7 +129,7 @@ class KafkaSettingsLog:
         if len(self._pending) >= MOST_PENDING:
             msg = f"{MOST_PENDING} records wait for Kafka"
             raise LogUnavailable(msg)
-        task = asyncio.create_task(self._sender.send(bytes(data)))
+        task = asyncio.create_task(self._sender.send(bytes(data), about))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
         task.add_done_callback(_ended)

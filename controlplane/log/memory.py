@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 from controlplane.log.feed import BATCH, Feed, follow, scan
 from controlplane.log.ports import (
+    NOTHING,
+    About,
     Commit,
     Committed,
     Entry,
@@ -56,8 +58,9 @@ class MemorySettingsLog:
         self._records: list[Record] = []
         self._feed: Feed[Record] = Feed()
 
-    async def append(self, data: bytes) -> None:
+    async def append(self, data: bytes, about: About = NOTHING) -> None:
         """See the port."""
+        del about
         await asyncio.sleep(0)
         _refuse_closed(self._feed)
         record = Record(len(self._records), data)

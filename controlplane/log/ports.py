@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 
 class LogUnavailable(Exception):
@@ -35,6 +35,15 @@ class Record(NamedTuple):
     data: bytes
 
 
+class About(NamedTuple):
+    """What lets consumers pick records of the settings log without decoding. A log with no consumers keeps none of it."""
+
+    key: str = ""
+    headers: Mapping[str, str] = {}
+
+
+NOTHING: Final = About()
+
 Take = Callable[[Sequence[Record]], bool]
 """Given a batch of records, says whether to go on."""
 
@@ -42,7 +51,7 @@ Take = Callable[[Sequence[Record]], bool]
 class SettingsLog(Protocol):
     """The one sequence of change requests. Keeps everything."""
 
-    async def append(self, data: bytes) -> None:
+    async def append(self, data: bytes, about: About = NOTHING) -> None:
         """Store one record; returns when it is durable. Raises `LogUnavailable` or `Indeterminate`.
 
         The caller learns the verdict from its own fold, by request_id, not from here: an acknowledgement may be lost

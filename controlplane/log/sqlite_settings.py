@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from controlplane.log.feed import BATCH, follow
-from controlplane.log.ports import Record, Take
+from controlplane.log.ports import NOTHING, About, Record, Take
 from controlplane.log.sqlite_file import SETTINGS, Slot
 from controlplane.log.sqlite_reader import Reader
 from controlplane.log.sqlite_writer import Writer
@@ -21,8 +21,9 @@ class SqliteSettingsLog:
         self._writer = writer
         self._reader = reader
 
-    async def append(self, data: bytes) -> None:
+    async def append(self, data: bytes, about: About = NOTHING) -> None:
         """See the port. A caller that is cancelled doesn't take the record back."""
+        del about
         stored = bytes(data)
         await self._writer.submit(lambda batch: batch.append(stored))
 

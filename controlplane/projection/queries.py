@@ -75,6 +75,8 @@ class EventFilter:
     text: str | None = None
     limit: int = 100
     cursor: str | None = None
+    services: frozenset[str] | None = None
+    """Only events of these; None: of all."""
 
     def __post_init__(self) -> None:
         _check(self.limit, self.cursor, self.since, self.until)
@@ -100,6 +102,8 @@ class MetricFilter:
     limit: int = 100
     """Points on a page; series are bounded by `MOST_POINTS` and `MOST_SERIES` instead."""
     cursor: str | None = None
+    services: frozenset[str] | None = None
+    """Only metrics of these; None: of all."""
 
     def __post_init__(self) -> None:
         _check(self.limit, self.cursor, self.since, self.until)

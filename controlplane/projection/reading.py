@@ -154,7 +154,7 @@ def _matching(connection: sqlite3.Connection, wanted: MetricFilter) -> list[_Ser
     found = [
         _Series(number, wanted.tenant, service, metric_type, json.loads(tags))
         for number, service, metric_type, tags in connection.execute(
-            *selection.series(wanted.tenant, wanted.service_name, wanted.metric_type)
+            *selection.series(wanted.tenant, wanted.service_name, wanted.metric_type, wanted.services)
         )
     ]
     return [one for one in found if _has(one.tags, wanted.tags)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
@@ -53,6 +54,7 @@ def events(wanted: EventFilter, *, rare: bool = False) -> Select:
         ("e.tenant = ?", wanted.tenant),
         ("e.event_type = ?", wanted.event_type),
         ("e.service_name = ?", wanted.service_name),
+        ("e.service_name IN (SELECT value FROM json_each(?))", _listed(wanted.services)),
         ("e.status = ?", wanted.status),
         ("e.setting = ?", wanted.setting),
         ("e.at_us >= ?", None if wanted.since is None else micros(wanted.since)),
@@ -64,9 +66,19 @@ def events(wanted: EventFilter, *, rare: bool = False) -> Select:
     return Select(sql, (*parameters, wanted.limit + 1))
 
 
-def series(tenant: str, service_name: str | None = None, metric_type: str | None = None) -> Select:
+def series(
+    tenant: str,
+    service_name: str | None = None,
+    metric_type: str | None = None,
+    services: frozenset[str] | None = None,
+) -> Select:
     """Rows (series, service_name, metric_type, tags) in the order of the last three."""
-    terms = [("tenant = ?", tenant), ("service_name = ?", service_name), ("metric_type = ?", metric_type)]
+    terms = [
+        ("tenant = ?", tenant),
+        ("service_name = ?", service_name),
+        ("service_name IN (SELECT value FROM json_each(?))", _listed(services)),
+        ("metric_type = ?", metric_type),
+    ]
     where, parameters = _where(terms)
     columns = "series, service_name, metric_type, tags"
     return Select(f"SELECT {columns} FROM series WHERE {where} ORDER BY service_name, metric_type, tags", parameters)  # noqa: S608
@@ -114,6 +126,11 @@ def _point_terms(wanted: MetricFilter, one_series: int) -> list[tuple[str, Any]]
         ("value >= ?", wanted.minimum),
         ("value <= ?", wanted.maximum),
     ]
+
+
+def _listed(names: frozenset[str] | None) -> str | None:
+    """As one parameter."""
+    return None if names is None else json.dumps(sorted(names))
 
 
 def _where(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 
@@ -122,7 +123,7 @@ class Actions:
         identity = self._shard.effect_id(entry.key, number)
         one.status = decisions.begun(before, step, one.plan, identity, self._clock.now())
         attempt = one.status.intent.attempt if one.status.intent else 1
-        details = {"step": step.name, "summary": step.summary(), "attempt": attempt, "plan": one.plan, **step.details()}
+        details = {"step": step.name, "summary": step.summary(), "attempt": attempt, "plan": one.plan, **_told(step)}
         cause = accepted_id(entry.key, entry.revision)
         fact = Fact(EventType.ACTION_STARTED, details, EventStatus.STARTED, causation_id=cause, id=identity)
         return self._shard.record(fact, subject_of(entry, before, before))
@@ -130,7 +131,7 @@ class Actions:
     async def _apply(self, backend: Backend, steps: Sequence[Step], fence: Effects) -> Sequence[Outcome]:
         """Outcomes of the steps, whatever happens: an effect always has an end."""
         try:
-            async with asyncio.timeout(self._service.effect_timeout_s + len(steps) / 500):
+            async with asyncio.timeout(longest_effect_s(self._service, len(steps))):
                 outcomes = list(await backend.apply(steps, fence))
         except NotSent:
             return [Outcome(Result.NOT_SENT)] * len(steps)
@@ -177,6 +178,16 @@ class Actions:
         pause_s = self._schedule.retry(key, decisions.pause_s(outcome))
         self._metrics.backed_off(self._service.name, pause_s)
         return pause_s
+
+
+def _told(step: Step) -> dict[str, Any]:
+    paths = list(step.paths())
+    return {**({"paths": paths} if paths else {}), **step.details()}
+
+
+def longest_effect_s(service: Service, steps: int) -> float:
+    """After that a batch of so many steps is given up."""
+    return service.effect_timeout_s + steps / 500
 
 
 def _log_end(step: Step, outcome: Outcome, subject: Subject) -> None:

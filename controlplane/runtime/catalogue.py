@@ -14,6 +14,7 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from controlplane.domain.fold import Entry
+from controlplane.domain.placing import recorded
 from controlplane.domain.validation import owned_value
 from reconcilers.contract import ExternalId, Kind, Service
 from schemas.names import Key, parse_key
@@ -53,6 +54,12 @@ class Resolved:
     """`type/name` of the settings it stands on: explicit, implied, and its target."""
 
 
+class Declared(NamedTuple):
+    """Where a backend is, as declared."""
+
+    value: Any
+
+
 @dataclass(frozen=True, slots=True)
 class Unresolved:
     """An entry this daemon can't act on, and why. It has a target all the same, so that its status has an owner."""
@@ -75,10 +82,16 @@ class Catalogue:
     def value_models(self) -> dict[str, type[BaseModel]]:
         """Setting type → value model, targets included."""
         models: dict[str, type[BaseModel]] = {name: kind.value for name, kind in self._kinds.items()}
-        return models | {service.target_type: service.target for service in self.services.values()}
+        targets = {one.target_type: one.target for one in self.services.values() if one.target is not None}
+        return models | targets
+
+    def is_own(self, service: str) -> bool:
+        """True when the daemon itself carries the service's settings out: there is no target to be declared."""
+        known = self.services.get(service)
+        return known is not None and known.target is None
 
     def target_of(self, key: Key, body: Mapping[str, Any]) -> TargetId:
-        """Where a declaration is carried out, also when its value makes no sense."""
+        """Where a declaration is carried out, also when its value makes no sense. See `domain.placing`."""
         resolved = self._target_name(key, body)
         return TargetId(key.tenant, key.service, resolved)
 
@@ -96,6 +109,8 @@ class Catalogue:
         self._resolved.pop(key, None)
 
     def _target_name(self, key: Key, body: Mapping[str, Any]) -> str:
+        if (target := recorded(body)) is not None:
+            return target
         if key.setting_type == f"{key.service}.target":
             return key.name
         kind = self._kinds.get(key.setting_type)
@@ -132,11 +147,13 @@ class Catalogue:
 
     def _understood(self, entry: Entry, key: Key, kind: Kind[Any, Any, Any] | None, value: Any) -> Resolved:
         explicit = entry.body.get("depends_on", ())
-        target = TargetId(key.tenant, key.service, key.name if kind is None else kind.target(value))
+        name = recorded(entry.body) or (key.name if kind is None else kind.target(value))
+        target = TargetId(key.tenant, key.service, name)
         if kind is None:
             external = ExternalId(key.setting_type, key.name)
             return Resolved(entry, key, target, None, value, external, None, tuple(explicit))
-        implied = (f"{key.service}.target/{target.target}", *kind.requires(value))
+        place = () if self.is_own(key.service) else (f"{key.service}.target/{target.target}",)
+        implied = (*place, *kind.requires(value))
         requires = dict.fromkeys((*explicit, *implied))
         external = ExternalId(key.setting_type, kind.identify(key.name, value))
         return Resolved(entry, key, target, kind, value, external, kind.desired(key.name, value), tuple(requires))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Protocol
 
@@ -14,7 +13,8 @@ class Clock(Protocol):
         """Unix seconds, for stamps only: it may jump."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back, for deadlines. The event loop's clock, so that timers and deadlines agree."""
+        """Seconds that never go back, for deadlines. The event loop's clock, so that timers and deadlines agree. From any
+        thread: a backend whose client is synchronous checks its fence there."""
 
 
 class SystemClock:
@@ -25,5 +25,5 @@ class SystemClock:
         return time.time()
 
     def monotonic(self) -> float:
-        """The event loop's clock."""
-        return asyncio.get_running_loop().time()
+        """What asyncio's event loops go by."""
+        return time.monotonic()

@@ -149,7 +149,9 @@ class Controller:
         """For `/v1/status`."""
         return {
             "shards": sorted(self._shards),
-            "targets": [loop.report() for _, loop in sorted(self._loops.items())],
+            "targets": [
+                loop.report() for id_, loop in sorted(self._loops.items()) if not self._catalogue.is_own(id_.service)
+            ],
         }
 
     # --- shards --------------------------------------------------------------------------------------------------------
@@ -160,7 +162,12 @@ class Controller:
         while True:
             began = self._clock.monotonic()
             shard = Shard(
-                self._journal, index, self._clock, self._metrics, commit_timeout_s=self._config.commit_timeout_s
+                self._journal,
+                index,
+                self._clock,
+                self._metrics,
+                commit_timeout_s=self._config.commit_timeout_s,
+                contested=self._may_take is not always,
             )
             try:
                 await self._check_mine(index)

@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from controlplane.domain.claims import Claims
 from controlplane.domain.dependencies import Graph
 from controlplane.domain.fold import Entry, State
-from controlplane.runtime.catalogue import Catalogue, Resolved, TargetId, Unresolved
+from controlplane.runtime.catalogue import Catalogue, Declared, Resolved, TargetId, Unresolved
 from controlplane.runtime.decisions import Surroundings
 from controlplane.runtime.statuses import StatusView
 from reconcilers.contract import ExternalId, SecretNotFound, Secrets
@@ -79,11 +79,13 @@ class DesiredState:
         """The entry as its kind understands it."""
         return self.catalogue.resolve(entry)
 
-    def target_setting(self, target: TargetId) -> Resolved | None:
+    def target_setting(self, target: TargetId) -> Declared | None:
         """The declaration of a target; None when there is none that makes sense."""
+        if self.catalogue.is_own(target.service):
+            return Declared(None)
         entry = self._state.entries.get(target.key)
         resolved = None if entry is None else self.catalogue.resolve(entry)
-        return resolved if isinstance(resolved, Resolved) else None
+        return Declared(resolved.value) if isinstance(resolved, Resolved) else None
 
     def target_of(self, key: str) -> TargetId | None:
         """The target a key belongs to, None when the key isn't there."""
@@ -111,7 +113,7 @@ class DesiredState:
         target = resolved.target.key
         waits = [needed for needed in self._graph.unmet(key, self._ready) if needed != target]
         return Surroundings(
-            target_declared=key == target or target in self._state.entries,
+            target_declared=key == target or self._is_declared(resolved.target),
             unmet=tuple(waits),
             dependents=tuple(sorted(k for k in self._graph.dependents(key) if k in self._state.entries)),
             cycle=self._graph.cycle_through(key),
@@ -119,6 +121,9 @@ class DesiredState:
             missing_secret=self._missing_secret(resolved),
             unsupported=unsupported,
         )
+
+    def _is_declared(self, target: TargetId) -> bool:
+        return target.key in self._state.entries or self.catalogue.is_own(target.service)
 
     def _owner(self, resolved: Resolved | Unresolved, made: str | None) -> str | None:
         if isinstance(resolved, Unresolved) or made is None or not resolved.entry.retiring:

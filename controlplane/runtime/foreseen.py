@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from controlplane.domain import placing
 from controlplane.domain.changes import changed_paths
 from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.domain.status import plain
@@ -174,7 +175,11 @@ def _seen(one: Foreseen) -> list[Any]:
 
 def _result(one: Foreseen) -> dict[str, Any]:
     before, after = one.trial
-    changed = [] if after.retiring else changed_paths(None if before is None else before.body, after.body)
+    changed = (
+        []
+        if after.retiring
+        else changed_paths(placing.declared(None if before is None else before.body), placing.declared(after.body))
+    )
     differences = [_difference(difference) for difference in one.differences]
     return {"setting": one.trial.key, "outcome": one.trial.outcome, "changed": changed, "differences": differences}
 

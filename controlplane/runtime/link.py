@@ -27,7 +27,7 @@ from controlplane.domain.status import KeyStatus
 from controlplane.runtime import decisions
 from controlplane.runtime.attribution import ACTOR, material
 from controlplane.runtime.backoff import Backoff
-from controlplane.runtime.catalogue import Resolved, TargetId
+from controlplane.runtime.catalogue import Declared, TargetId
 from controlplane.runtime.clock import Clock
 from controlplane.runtime.desired import DesiredState
 from controlplane.runtime.shards import Shard
@@ -132,7 +132,7 @@ class Link:
 
     # --- one connection ------------------------------------------------------------------------------------------------
 
-    async def _open(self, setting: Resolved) -> BackendError | None:
+    async def _open(self, setting: Declared) -> BackendError | None:
         connection = Connection(self._id.tenant, self._id.target, setting.value, self._around.secrets)
         try:
             async with asyncio.timeout(self._service.observe_timeout_s):
@@ -148,7 +148,7 @@ class Link:
             return self._of_bug("connect", exc)
         return None
 
-    async def _stay(self, setting: Resolved) -> BackendError | None:
+    async def _stay(self, setting: Declared) -> BackendError | None:
         """Until the connection is lost (the error) or the setting declares another one (None)."""
         backend = self.backend
         if backend is None:
@@ -169,7 +169,7 @@ class Link:
             await self.close()
 
     async def _until_disturbed(
-        self, setting: Resolved, backend: Backend, hints: asyncio.Task[BackendError]
+        self, setting: Declared, backend: Backend, hints: asyncio.Task[BackendError]
     ) -> BackendError | None:
         while True:
             self._disturbed.clear()

@@ -6,6 +6,9 @@ a takeover. When the assignment is told, a manager gives up what went elsewhere,
 loops go on.
 
 What is asked here decides about liveness alone; that no two act is the work of the fence (see `shards`).
+
+Note [A halted fold owns nothing]. A replica that meets a record it can't fold no longer knows what is desired. It leaves the
+group, so that a newer version, which can, drives its shards.
 """
 
 from __future__ import annotations
@@ -40,18 +43,25 @@ class Owner(Protocol):
 class Ownership:
     """Keeps an owner's shards those of the assignment."""
 
-    def __init__(self, membership: Membership, owner: Owner) -> None:
+    def __init__(self, membership: Membership, owner: Owner, halted: asyncio.Event) -> None:
+        """`halted`: Note [A halted fold owns nothing]."""
         self._membership = membership
+        self._halted = halted
         self._owner = owner
         self._wanted: frozenset[int] = frozenset()
         self._changed = asyncio.Event()
         self._revocations = 0
 
     async def run(self) -> None:
-        """For a supervisor; leaves the group when it is cancelled."""
+        """For a supervisor; leaves the group when it is cancelled, and for good when the fold halts."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._manage())
-            tasks.create_task(self._membership.follow(self._let_go, self._take))
+            following = tasks.create_task(self._membership.follow(self._let_go, self._take))
+            managing = tasks.create_task(self._manage())
+            await self._halted.wait()
+            _log.error("shards given up, the fold has halted")
+            managing.cancel()
+            await self._owner.own(())
+            following.cancel()
 
     async def _let_go(self) -> None:
         self._revocations += 1

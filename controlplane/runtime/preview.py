@@ -190,8 +190,8 @@ class Preview:
     def _before_looking(self, trial: Trial, desired: DesiredState, moving: AbstractSet[str]) -> Foreseen | _Look:
         """What needs no observation, or what to look at. The status begins anew: the conditions of old aren't foreseen."""
         resolved, now = desired.resolve(trial.after), self._clock.now()
-        if isinstance(resolved, Resolved) and resolved.kind is None:
-            return Foreseen(trial)  # a target only says where a backend is
+        if isinstance(resolved, Resolved) and (resolved.kind is None or self._catalogue.is_own(resolved.key.service)):
+            return Foreseen(trial)  # a target only says where a backend is; what has none takes no steps
         known = self._statuses.get(trial.key) or KeyStatus(trial.key)
         status = replace(decisions.taken_up(trial.after, known, now), conditions=(), drift=())
         link = self._links.loop(resolved.target)

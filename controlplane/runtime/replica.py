@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,9 +27,10 @@ import structlog
 
 from controlplane.domain import requests
 from controlplane.domain.errors import Reason, Refused
+from controlplane.domain.events import change_headers
 from controlplane.domain.fold import ChangeOutcome, State, Verdict, fold, is_unchanged, judge, replay
 from controlplane.log import codec
-from controlplane.log.ports import Indeterminate, LogCorrupt, LogUnavailable, Record, SettingsLog
+from controlplane.log.ports import About, Indeterminate, LogCorrupt, LogUnavailable, Record, SettingsLog
 from controlplane.runtime.clock import Clock
 from controlplane.telemetry.metrics import Metrics
 from schemas.names import timestamp
@@ -50,6 +52,19 @@ def _verdict() -> asyncio.Future[Verdict]:
     return future
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector: a replay makes much and drops nothing, and the collector would walk through the growing
+    state over and over, for a third of the whole time and more."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 @dataclass(slots=True)
 class _Pending:
     """A write that has no verdict yet."""
@@ -67,6 +82,8 @@ class Replica:
         self.state = State()
         self.stopped: str | None = None
         """Why folding ended, for people; None while all is well."""
+        self.halted = asyncio.Event()
+        """Set when it ended."""
         self._log = log
         self._clock = clock
         self._metrics = metrics
@@ -80,19 +97,10 @@ class Replica:
         self._listeners.append(folded)
 
     async def catch_up(self) -> None:
-        """Fold what the log holds now, before anybody listens or writes.
-
-        Without the garbage collector: a replay makes much and drops nothing, and the collector would walk through the
-        growing state over and over, for a third of the whole time.
-        """
+        """Fold what the log holds now, before anybody listens or writes."""
         end = await self._log.end_offset()
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
+        with uncollected():
             await self._log.scan(self.state.position, end, self._replay_batch)
-        finally:
-            if collecting:
-                gc.enable()
 
     async def run(self) -> None:
         """Follow the log until it is closed or holds a record that can't be folded."""
@@ -166,16 +174,27 @@ class Replica:
         records = await self._log.read(offset, 1)
         return codec.decode(records[0].data) if records and records[0].offset == offset else None
 
+    async def first_from(self, offset: int) -> requests.ChangeRequest | None:
+        """The first change request at an offset or after it, None when there is none."""
+        records = await self._log.read(offset, 1)
+        return requests.read(*records[0]) if records else None
+
     async def records(self, start: int, stop: int) -> list[tuple[int, dict[str, Any]]]:
+        """The change requests in [start, stop), as maps."""
+        return [(record.offset, codec.decode(record.data)) async for record in self._stored(start, stop)]
+
+    async def change_requests(self, start: int, stop: int) -> list[tuple[int, requests.ChangeRequest]]:
         """The change requests in [start, stop)."""
-        found: list[tuple[int, dict[str, Any]]] = []
+        return [(record.offset, requests.read(*record)) async for record in self._stored(start, stop)]
+
+    async def _stored(self, start: int, stop: int) -> AsyncIterator[Record]:
         while start < stop:
             batch = [r for r in await self._log.read(start, min(500, stop - start)) if r.offset < stop]
             if not batch:
                 break
-            found += [(r.offset, codec.decode(r.data)) for r in batch]
+            for record in batch:
+                yield record
             start = batch[-1].offset + 1
-        return found
 
     async def close(self) -> None:
         """Wait for appends under way; call after writes are no longer accepted."""
@@ -211,16 +230,16 @@ class Replica:
         if pending is None:
             pending = self._pending[request_id] = _Pending()
         pending.appending = True  # Note [Appended again]
-        task = asyncio.create_task(self._append(request_id, pending, codec.encode(record)))
+        task = asyncio.create_task(self._append(request_id, pending, record))
         self._appends.add(task)
         task.add_done_callback(self._appends.discard)
         return pending
 
-    async def _append(self, request_id: str, pending: _Pending, data: bytes) -> None:
+    async def _append(self, request_id: str, pending: _Pending, record: Mapping[str, Any]) -> None:
         """Append; certain failures answer the waiters at once, uncertain ones leave the answer to the fold."""
         started = self._clock.monotonic()
         try:
-            await self._log.append(data)
+            await self._log.append(codec.encode(record), About(*change_headers(record["changes"])))
         except Indeterminate as exc:
             _log.warning("append indeterminate", correlation_id=request_id, error=str(exc))
             pending.appending = False
@@ -269,6 +288,7 @@ class Replica:
 
     def _stop(self, exc: Exception) -> None:
         self.stopped = str(exc)
+        self.halted.set()
         _log.error("replica stopped", error=self.stopped)
         for pending in self._pending.values():
             if not pending.verdict.done():

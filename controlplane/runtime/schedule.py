@@ -79,12 +79,13 @@ class Schedule:
         self._queue.postpone(key, Priority.USER, now, due)
         return due - now
 
-    def hold(self, key: str) -> float:
-        """Not before an effect of unknown outcome must have landed; the pause."""
-        now = self._clock.monotonic()
-        self._held[key] = now + self._hold_s
-        self._queue.postpone(key, Priority.USER, now, now + self._hold_s)
-        return self._hold_s
+    def hold(self, key: str, still_running_s: float = 0.0) -> float:
+        """Not before an effect of unknown outcome must have landed; the pause. `still_running_s`: who sent it may not even
+        have given up yet."""
+        now, pause_s = self._clock.monotonic(), self._hold_s + still_running_s
+        self._held[key] = now + pause_s
+        self._queue.postpone(key, Priority.USER, now, now + pause_s)
+        return pause_s
 
     def settled(self, key: str) -> None:
         """Converged: pauses start anew."""

@@ -10,6 +10,10 @@ times out on a create, commits ActionUnknown, waits in memory and dies; B finds 
 create lands after B's. So every key whose intent is open or whose outcome is unknown is held after a takeover for the
 whole wait, counted from our own ShardTaken.
 
+Note [The owner before may be alive]. Where several replicas share a log, whoever lost a shard may be a process that was cut off
+or stopped: its effect, begun in time, goes on until its own timeout, and then may take the backend's longest time to
+land. After a takeover the timeout is therefore part of the wait. Alone on a data directory the owner before is dead.
+
 Note [Commit before effect]. An intent is committed before its effect begins. A fenced owner can't commit, so it can't
 begin. This protects the journal, never the backend; the deadline in `Effects` and the sweep cover what is left.
 
@@ -77,9 +81,18 @@ class Shard:
     """One incarnation of the ownership of one shard."""
 
     def __init__(
-        self, journal: Journal, index: int, clock: Clock, metrics: Metrics, *, commit_timeout_s: float
+        self,
+        journal: Journal,
+        index: int,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        commit_timeout_s: float,
+        contested: bool = False,
     ) -> None:
         self.index = index
+        self.contested = contested
+        """Other processes may own it, too: Note [The owner before may be alive]."""
         self.statuses: dict[str, KeyStatus] = {}
         self.token = -1
         """Offset of our ShardTaken."""

@@ -17,6 +17,7 @@ import structlog
 
 from controlplane.domain.fold import Entry
 from controlplane.log.ports import LogUnavailable
+from controlplane.runtime.acting import longest_effect_s
 from controlplane.runtime.backoff import Backoff
 from controlplane.runtime.catalogue import Resolved, TargetId
 from controlplane.runtime.link import Link, Surrounded
@@ -171,11 +172,15 @@ class TargetLoop:
             if entry is None:
                 continue
             if status is not None and status.unknown_since is not None:
-                self._schedule.hold(key)
+                self._schedule.hold(key, self._still_running_s())
             elif status is None or status.revision != entry.revision or not status.holds("Ready"):
                 self._schedule.look(key)
             elif (interval := interval_s(entry)) is not None:
                 self._schedule.later(key, interval)
+
+    def _still_running_s(self) -> float:
+        """Note [The owner before may be alive]."""
+        return longest_effect_s(self._service, self._service.batch) if self._shard.contested else 0.0
 
     async def _until_closed(self) -> None:
         await self._closing.wait()

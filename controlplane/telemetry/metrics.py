@@ -135,6 +135,13 @@ TABLE: Final = (
     # HTTP
     Row("coreplane_http_requests_total", "counter", "HTTP requests answered", ("route", "method", "status")),
     Row("coreplane_http_request_seconds", "histogram", "Duration of an HTTP request", ("route",)),
+    Row(
+        "coreplane_requests_refused_total",
+        "counter",
+        "HTTP requests refused for who made them, or how often",
+        ("reason",),
+        {"reason": ("Unauthenticated", "Forbidden", "TooManyRequests", "QuotaExceeded")},
+    ),
     Row("coreplane_streams_open", "gauge", "Event streams open"),
     Row("coreplane_streams_dropped_total", "counter", "Event streams closed because their reader was too slow"),
     # ourselves
@@ -314,6 +321,10 @@ class Metrics:
         """A request was answered. `route` is the pattern, never the path: paths are without number."""
         self._rows["coreplane_http_requests_total"].labels(route, method, str(status)).inc()
         self._rows["coreplane_http_request_seconds"].labels(route).observe(seconds)
+
+    def refused(self, reason: str) -> None:
+        """A request was refused for who made it, or how often."""
+        self._rows["coreplane_requests_refused_total"].labels(reason).inc()
 
     def streams_open(self, streams: int) -> None:
         """So many event streams are open now."""

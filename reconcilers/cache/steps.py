@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,10 @@ class SetParameters(Step):
     persist: bool = False
     """Write the server's file in the same transaction."""
 
+    def paths(self) -> Sequence[str]:
+        """The parameters."""
+        return [f"/parameters/{name}" for name in _names(self.changes)]
+
     def summary(self) -> str:
         """One line for people."""
         return f"SetParameters {_assignments(self.changes)}"
@@ -79,6 +84,10 @@ class ChangeSettings(Step):
 
     changes: NodeChanges
 
+    def paths(self) -> Sequence[str]:
+        """The settings, which are named by their paths."""
+        return _names(self.changes)
+
     def summary(self) -> str:
         """One line for people."""
         return f"ChangeSettings {_assignments(self.changes)}"
@@ -90,6 +99,10 @@ class ChangeSettings(Step):
 
 def _named(nodes: tuple[str, ...]) -> dict[str, Any]:
     return {"nodes": list(nodes)} if nodes else {}
+
+
+def _names(changes: NodeChanges) -> list[str]:
+    return sorted({name for _, rows in changes for name, _ in rows})
 
 
 def _as_maps(changes: NodeChanges) -> dict[str, dict[str, str]]:

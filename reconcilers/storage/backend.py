@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from reconcilers.contract import (
@@ -24,22 +25,30 @@ from reconcilers.contract import (
     NotSent,
     Outcome,
     Result,
+    SecretNotFound,
+    Secrets,
     Step,
+    StreamAnswer,
+    StreamRequest,
+    TerminalError,
     failed,
     unknown,
 )
-from reconcilers.storage import trace
+from reconcilers.storage import iam, objects, parameters, trace
 from reconcilers.storage.buckets import Buckets
+from reconcilers.storage.iam import Iam
 from reconcilers.storage.model import BUCKET
+from reconcilers.storage.parameters import SERVER_CONFIG, SetConfig
 from reconcilers.storage.s3 import Refused, S3Client, Unanswered
 
 Wanted = Mapping[ExternalId, Any]
+Observer = Callable[[Wanted], Awaitable[Mapping[ExternalId, Any]]]
 
 
 async def connect(connection: Connection) -> Backend:
     """Open a target. Raises `Unreachable` when it doesn't answer, `TerminalError` (wrong login), `SecretNotFound`."""
     client = S3Client(connection)
-    backend = StorageBackend(client)
+    backend = StorageBackend(client, connection.secrets)
     try:
         await backend.greet()
     except Refused as exc:
@@ -54,15 +63,17 @@ async def connect(connection: Connection) -> Backend:
 class StorageBackend:
     """One server."""
 
-    def __init__(self, client: S3Client) -> None:
+    def __init__(self, client: S3Client, secrets: Secrets) -> None:
         self.client = client
         self._buckets = Buckets(client)
+        self._iam = Iam(client, secrets)
         self._deployment: str | None = None
 
     async def greet(self) -> None:
         """Log in, and see what we may do."""
         await self.client.get("/")
         await self._buckets.detect()
+        await self._iam.detect()
         self._deployment = await self._deployment_id()
 
     async def _deployment_id(self) -> str:
@@ -78,16 +89,41 @@ class StorageBackend:
 
     def unsupported(self, setting_type: str) -> str | None:
         """See the contract."""
-        return None if setting_type == BUCKET else f"{setting_type} needs a MinIO whose admin API we may use"
+        if setting_type == BUCKET or self._iam.allowed:
+            return None
+        return f"{setting_type} needs a MinIO whose admin API we may use"
+
+    # --- observation ---------------------------------------------------------------------------------------------------
 
     async def observe(self, wanted: Wanted) -> Mapping[ExternalId, Any]:
         """See the contract."""
-        try:
-            names = {external.name: desired for external, desired in wanted.items()}
-            found = await self._buckets.observe(names)
-        except Refused as exc:
-            raise exc.translated() from exc
+        parts = [(kinds, look) for kinds, look in self._observers() if any(e.setting_type in kinds for e in wanted)]
+        mine = [{e: desired for e, desired in wanted.items() if e.setting_type in kinds} for kinds, _ in parts]
+        found = await asyncio.gather(*(_seen(look, part) for (_, look), part in zip(parts, mine, strict=True)))
+        return {external: seen for part in found for external, seen in part.items()}
+
+    def _observers(self) -> tuple[tuple[Sequence[str], Observer], ...]:
+        return (
+            ((BUCKET,), self._observe_buckets),
+            (iam.KINDS, self._iam.observe),
+            ((SERVER_CONFIG,), self._observe_config),
+        )
+
+    async def _observe_buckets(self, wanted: Wanted) -> Mapping[ExternalId, Any]:
+        found = await self._buckets.observe({external.name: desired for external, desired in wanted.items()})
         return {ExternalId(BUCKET, name): seen for name, seen in found.items()}
+
+    async def _observe_config(self, wanted: Wanted) -> Mapping[ExternalId, Any]:
+        found: dict[ExternalId, Any] = {}
+        for external in wanted:
+            try:
+                body = await self.client.admin("GET", "get-config-kv", {"key": external.name})
+                found[external] = parameters.parsed((await self.client.unsealed(body)).decode())
+            except Refused as exc:
+                found[external] = exc.translated(external.name)
+        return found
+
+    # --- steps ---------------------------------------------------------------------------------------------------------
 
     async def apply(self, steps: Sequence[Step], fence: Fence) -> Sequence[Outcome]:
         """See the contract."""
@@ -95,9 +131,11 @@ class StorageBackend:
 
     async def _apply(self, step: Step, fence: Fence) -> Outcome:
         try:
-            return await self._buckets.apply(step, fence)
+            return await self._applied(step, fence)
         except NotSent:
             return Outcome(Result.NOT_SENT)
+        except SecretNotFound as exc:
+            return failed(TerminalError(str(exc), reason="SecretNotFound"))
         except Refused as exc:
             return failed(exc.translated())
         except Unanswered as exc:
@@ -105,10 +143,25 @@ class StorageBackend:
         except BackendError as exc:
             return failed(exc)
 
+    async def _applied(self, step: Step, fence: Fence) -> Outcome:
+        if isinstance(step, SetConfig):
+            line = parameters.line_of(step.external.name, dict(step.changes))
+            await self.client.admin("PUT", "set-config-kv", (), await self.client.sealed(line), fence=fence)
+            return Outcome(Result.SUCCEEDED)
+        if step.external.setting_type == BUCKET:
+            return await self._buckets.apply(step, fence)
+        return await self._iam.apply(step, fence)
+
+    # --- the rest ------------------------------------------------------------------------------------------------------
+
     async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
         """Nothing yet."""
         del setting_type, match
         return []
+
+    def stream(self, request: StreamRequest) -> AbstractAsyncContextManager[StreamAnswer]:
+        """See `contract.Streamed`: objects, by BUCKET/KEY."""
+        return objects.stream(self.client, request)
 
     async def sample(self) -> Sequence[Measurement]:
         """See the contract."""
@@ -121,3 +174,11 @@ class StorageBackend:
     async def close(self) -> None:
         """See the contract."""
         await self.client.close()
+
+
+async def _seen(look: Observer, wanted: Wanted) -> Mapping[ExternalId, Any]:
+    """One kind may be forbidden to us while the others are well."""
+    try:
+        return await look(wanted)
+    except Refused as exc:
+        return dict.fromkeys(wanted, exc.translated())

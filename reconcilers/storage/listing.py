@@ -7,11 +7,12 @@ import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from reconcilers.contract import Fence, TerminalError
 from reconcilers.storage.lifecycle import Expiring, Rule, Version, expiring, plain, tag
 from reconcilers.storage.s3 import S3Client, bucket_path
+from schemas.storage import ListObjects
 
 PAGE: Final = 1_000
 MOST_PREVIEWED: Final = 5_000
@@ -69,6 +70,25 @@ async def first(client: S3Client, bucket: str) -> tuple[str, str] | None:
     """Key and version of the first that a bucket holds; None when it is empty, of delete markers too."""
     found = await page(client, bucket, most=1)
     return next(((one.version.key, one.version_id) for one in found.versions), None)
+
+
+async def objects(client: S3Client, request: ListObjects) -> dict[str, Any]:
+    """A page of current objects: `{objects, folders, next}`."""
+    query = {"list-type": "2", "max-keys": str(request.limit), "prefix": request.prefix}
+    query |= {"delimiter": "/"} if request.folders else {}
+    query |= {"continuation-token": request.after} if request.after else {}
+    root = plain(ET.fromstring(await client.get(bucket_path(request.bucket), query)))  # noqa: S314 - our own server
+    found = [
+        {
+            "key": element.findtext("Key"),
+            "size_bytes": int(element.findtext("Size") or 0),
+            "modified": element.findtext("LastModified"),
+            "etag": (element.findtext("ETag") or "").strip('"'),
+        }
+        for element in root.iterfind("Contents")
+    ]
+    folders = [element.findtext("Prefix") for element in root.iterfind("CommonPrefixes")]
+    return {"objects": found, "folders": folders, "next": root.findtext("NextContinuationToken")}
 
 
 async def preview(client: S3Client, bucket: str, rules: Sequence[Rule]) -> dict[str, Expiring]:

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 from reconcilers.contract import Kind, Service
-from reconcilers.storage import model, plan
+from reconcilers.storage import logins, model, parameters, plan
 from reconcilers.storage.backend import connect
-from schemas.storage import Bucket, Target
+from reconcilers.storage.operations import OPERATIONS
+from schemas.storage import AccessKey, Bucket, Group, Policy, ServerConfig, Target, User
 
 BUCKET = Kind(
     model.BUCKET, Bucket, model.bucket_name, model.declared, plan.plan_bucket, data_bearing=True, recall=model.recall
 )
+POLICY = Kind(logins.POLICY, Policy, logins.policy_name, logins.declared_policy, logins.plan_policy)
+USER = Kind(logins.USER, User, logins.user_name, logins.declared_user, logins.plan_user)
+GROUP = Kind(logins.GROUP, Group, logins.group_name, logins.declared_group, logins.plan_group)
+ACCESS_KEY = Kind(logins.ACCESS_KEY, AccessKey, logins.key_name, logins.declared_key, logins.plan_key)
+SERVER_CONFIG = Kind(
+    parameters.SERVER_CONFIG,
+    ServerConfig,
+    parameters.subsystem,
+    parameters.declared,
+    parameters.plan_config,
+    preexisting=True,
+)
 
-SERVICE = Service(name="storage", kinds=(BUCKET,), target=Target, connect=connect)
+SERVICE = Service(
+    name="storage",
+    kinds=(BUCKET, POLICY, USER, GROUP, ACCESS_KEY, SERVER_CONFIG),
+    target=Target,
+    connect=connect,
+    operations=OPERATIONS,
+    streams="objects",
+    batch=250,
+)

@@ -33,6 +33,7 @@ AT_ONCE: Final = 16
 """Requests under way to one target."""
 TIMEOUT_S: Final = 8.0
 CONNECT_S: Final = 3.0
+CHUNK_BYTES: Final = 256 * 1024
 UNSIGNED: Final = "UNSIGNED-PAYLOAD"
 ADMIN: Final = "/minio/admin/v3/"
 BUSY_S: Final = 2.0
@@ -49,6 +50,11 @@ TRANSIENT: Final = frozenset(
         "OperationTimedOut",
         "InternalError",
         "TooManyRequests",
+        # Who is named may be declared too, and comes in a moment.
+        "XMinioAdminNoSuchUser",
+        "XMinioAdminNoSuchGroup",
+        "XMinioAdminNoSuchPolicy",
+        "XMinioIAMPolicyInUse",
     }
 )
 LOGIN: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "AccountProblem"})
@@ -155,13 +161,15 @@ class S3Client:
         """The whole answer. Raises `Refused`, `Unreachable`, `Unanswered`, `NotSent`."""
         async with self._slots, self.opened(request) as response:
             body = await self._read(response, request)
-        return Reply(response.status, dict(response.headers), body)
+        return Reply(response.status, response.headers, body)
 
     @asynccontextmanager
     async def opened(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer as soon as its head is there; for streams. Raises what `call` raises."""
         url, headers = self._signed(request)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=request.timeout_s)
+        if self._session.closed:
+            raise Unreachable(f"{self.endpoint}: the connection was given up", reason="ConnectionLost")
         if request.fence is not None:
             request.fence.check()
         try:
@@ -178,6 +186,14 @@ class S3Client:
             yield response
         finally:
             response.release()
+
+    async def chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The body of an open answer as it comes. Raises `Unanswered` when it breaks off."""
+        try:
+            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                yield chunk
+        except (aiohttp.ClientError, OSError) as exc:
+            raise Unanswered(f"{self.endpoint}: {exc or type(exc).__name__}", reason=_reason(exc)) from exc
 
     async def _read(self, response: aiohttp.ClientResponse, request: Request) -> bytes:
         try:

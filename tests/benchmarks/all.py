@@ -18,10 +18,16 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.benchmarks import bench_replay, bench_up, bench_users, bench_writes
+from tests.benchmarks import bench_past, bench_replay, bench_up, bench_users, bench_writes
 from tests.benchmarks.figures import Figures
 
-BENCHMARKS = {"writes": bench_writes.run, "replay": bench_replay.run, "users": bench_users.run, "up": bench_up.run}
+BENCHMARKS = {
+    "writes": bench_writes.run,
+    "replay": bench_replay.run,
+    "past": bench_past.run,
+    "users": bench_users.run,
+    "up": bench_up.run,
+}
 
 
 async def main() -> None:

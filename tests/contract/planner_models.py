@@ -19,7 +19,7 @@ from reconcilers.cache.steps import ChangeSettings, DropUser, RewriteConfig, Set
 from reconcilers.contract import ExternalId, Step
 from reconcilers.planning import Nodes
 from schemas.secret import SecretRef
-from tests.contract import search_models, storage_models
+from tests.contract import queue_models, search_models, storage_models
 
 State = dict[str, dict[str, Any]]
 
@@ -242,12 +242,75 @@ MODELS: Mapping[str, Model] = {
         take_namespace,
         named,
     ),
+    "queue.topic": Model(
+        queue_models.topic_values,
+        queue_models.topic_states,
+        queue_models.observe_topic,
+        queue_models.take_topic,
+        queue_models.others,
+    ),
+    "queue.user": Model(
+        queue_models.user_values,
+        queue_models.user_states,
+        queue_models.observe_user,
+        queue_models.take_user,
+        queue_models.others,
+    ),
+    "queue.acl": Model(
+        queue_models.acl_values,
+        queue_models.acl_states,
+        queue_models.observe_acl,
+        queue_models.take_acl,
+        queue_models.others,
+    ),
+    "queue.quota": Model(
+        queue_models.quota_values,
+        queue_models.quota_states,
+        queue_models.observe_quota,
+        queue_models.take_quota,
+        queue_models.others,
+    ),
     "storage.bucket": Model(
         storage_models.bucket_values,
         storage_models.bucket_states,
         storage_models.observe_bucket,
         storage_models.take_bucket,
-        storage_models.foreign_buckets,
+        storage_models.others,
+    ),
+    "storage.policy": Model(
+        storage_models.policy_values,
+        storage_models.policy_states,
+        storage_models.observe_policy,
+        storage_models.take_policy,
+        storage_models.others,
+    ),
+    "storage.user": Model(
+        storage_models.user_values,
+        storage_models.user_states,
+        storage_models.observe_user,
+        storage_models.take_user,
+        storage_models.others,
+    ),
+    "storage.group": Model(
+        storage_models.group_values,
+        storage_models.group_states,
+        storage_models.observe_policy,
+        storage_models.take_group,
+        storage_models.others,
+    ),
+    "storage.access_key": Model(
+        storage_models.key_values,
+        storage_models.key_states,
+        storage_models.observe_key,
+        storage_models.take_key,
+        storage_models.others,
+    ),
+    "storage.server_config": Model(
+        storage_models.config_values,
+        storage_models.config_states,
+        storage_models.observe_config,
+        storage_models.take_config,
+        storage_models.foreign_parameters,
     ),
     "search.index": Model(
         search_models.index_values,

@@ -86,6 +86,32 @@ async def test_a_consumer_of_somebody_else_reads_the_events_and_filters_them_by_
     assert len({event["id"] for event in events}) == len(events)
 
 
+async def test_change_requests_say_what_they_are_about_without_being_decoded(
+    daemon: DaemonProcess, redis_server: Any, kafka_broker: SharedServer, prefix: str
+):
+    async with daemon.client() as client:
+        await client.apply([target(redis_server)])
+        await client.apply([carts(), {**carts(), "name": "more"}])
+    consumer = KafkaConsumer(
+        f"{prefix}.settings",
+        bootstrap_servers=kafka_broker.url.removeprefix("kafka://"),
+        auto_offset_reset="earliest",
+        consumer_timeout_ms=3000,
+    )
+    records = await asyncio.to_thread(list, consumer)
+    consumer.close()
+    assert [record.key for record in records] == [b"default/cache.target/redis", None], "the second is about two"
+    for record in records:
+        assert {name: text.decode() for name, text in record.headers} == {
+            "type": "ChangeRequest",
+            "service": "cache",
+            "tenant": "default",
+            "schema": "record.v1",
+        }
+        placed = [change["body"]["target"] for change in msgpack.unpackb(record.value)["changes"]]
+        assert set(placed) == {"redis"}
+
+
 async def test_what_was_declared_is_there_after_the_daemon_was_killed(daemon: DaemonProcess, redis_server: Any):
     async with daemon.client() as client:
         await client.apply([target(redis_server), carts()])

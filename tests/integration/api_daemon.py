@@ -27,17 +27,22 @@ from controlplane.log.memory import MemoryLog
 from controlplane.log.ports import Commit, Outgoing
 from controlplane.projection.projector import Projector
 from controlplane.projection.sqlite import SqliteStore
+from controlplane.runtime.administration import OWN
 from controlplane.runtime.catalogue import Catalogue, TargetId
 from controlplane.runtime.clock import SystemClock
+from controlplane.runtime.directory import Directory
 from controlplane.runtime.importing import Importing
+from controlplane.runtime.past import Past
 from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets
 from controlplane.runtime.statuses import StatusView
+from controlplane.runtime.streams import Streams as ObjectStreams
 from controlplane.runtime.supervisor import Supervisor
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.contract import Service
 from reconcilers.registry import SERVICES
+from schemas.access import ACCESS_KINDS
 from schemas.event import EventType
 from schemas.kinds import KINDS
 from schemas.names import event_id
@@ -161,9 +166,13 @@ async def daemon(
     looked = Looked()
     secrets = EnvironmentSecrets(Path(directory.name), b"key")
     foresight = Preview(
-        replica.state, Catalogue(SERVICES), statuses, looked, secrets=secrets, clock=clock, metrics=metrics
+        replica.state, Catalogue({**SERVICES, **OWN}), statuses, looked, secrets=secrets, clock=clock, metrics=metrics
     )
-    importing = Importing(replica.state, Catalogue(SERVICES), looked, foresight, clock=clock, metrics=metrics)
+    directory_of_access = Directory(replica.state, config.tenants)
+    replica.listen(directory_of_access.follow)
+    importing = Importing(
+        replica.state, Catalogue({**SERVICES, **OWN}), looked, foresight, clock=clock, metrics=metrics
+    )
     parts = Parts(
         config=config,
         replica=replica,
@@ -172,12 +181,15 @@ async def daemon(
         queries=store,
         control=looked,
         operations=Ran(),
-        kinds=KINDS,
+        streams=ObjectStreams({}, looked),  # type: ignore[arg-type]  # nothing streams here
+        kinds={**KINDS, **ACCESS_KINDS},
         services=services or {},
         metrics=metrics,
         clock=clock,
+        past=Past(replica),
         preview=foresight,
         importing=importing,
+        directory=directory_of_access,
     )
     parts = replace(parts, **other)
     supervisor = Supervisor(metrics)

@@ -37,6 +37,8 @@ async def test_who_has_no_token_may_do_what_is_public_and_nothing_else(api: Api)
             service="cache",
             operation="cache.echo",
             file="style.css",
+            target="main",
+            path="bucket/key",
         )
         response = await api.raw(route.method, path)
         assert (response.status == 401) == (route.path not in public), path

@@ -202,7 +202,7 @@ class _Broken:
     def __init__(self, error: Exception | None) -> None:
         self._error = error
 
-    async def append(self, _data: bytes) -> None:
+    async def append(self, _data: bytes, _about: object) -> None:
         if self._error:
             raise self._error
 

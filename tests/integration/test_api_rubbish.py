@@ -101,7 +101,8 @@ def test_no_rubbish_is_answered_with_a_5xx(
     given_parts = {
         name: quote(part.encode("utf-8", "replace"), safe="") for name, part in zip(names, parts, strict=True)
     }
-    path = route.path.format(**given_parts, file=given_parts["name"])
+    again = {"file": given_parts["name"], "target": given_parts["type"], "path": given_parts["service"]}
+    path = route.path.format(**given_parts, **again)
     asked = "&".join(f"{name}={quote(value.encode('utf-8', 'replace'), safe='')}" for name, value in query.items())
     url = URL(f"{path}?{asked}" if asked else path, encoded=True)
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
 
 import aiokafka
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.producer import sender
 
+from controlplane.app import open_log
+from controlplane.config import Config
 from controlplane.log import kafka, kafka_clients
 from controlplane.log.kafka import KafkaLog, open_kafka
 from controlplane.log.kafka_address import parse
@@ -101,9 +105,11 @@ async def test_topics_that_would_lose_data_are_refused_with_what_mends_them(
 
 
 async def made(admin: AIOKafkaAdminClient, topic: NewTopic) -> None:
-    """A topic that was deleted a moment ago may still be there."""
-    async with asyncio.timeout(20):
+    """A topic that was deleted a moment ago may still be there; one that was made isn't told of at once."""
+    async with asyncio.timeout(60):
         while any(code for _, code, _ in (await admin.create_topics([topic])).topic_errors):
+            await asyncio.sleep(0.05)
+        while any(one["error_code"] for one in await admin.describe_topics([topic.name])):
             await asyncio.sleep(0.05)
 
 
@@ -136,6 +142,18 @@ async def test_retention_of_the_configuration_becomes_that_of_the_topics(url: st
 async def test_a_broker_that_is_not_there_is_told_at_once():
     with pytest.raises(LogUnavailable, match="doesn't answer"):
         await open_kafka("kafka://127.0.0.1:9", shards=SHARDS)
+
+
+async def test_a_data_directory_is_of_one_daemon_whatever_its_log(url: str, tmp_path: Path):
+    config = Config(data_dir=tmp_path, log={"url": url, "shards": SHARDS})
+    first = await open_log(config)
+    with pytest.raises(LogUnavailable, match=f"in use by process {os.getpid()}"):
+        await open_log(config)
+    with pytest.raises(LogUnavailable, match="in use by process"):
+        await open_log(Config(data_dir=tmp_path))
+    await first.close()
+    again = await open_log(config)
+    await again.close()
 
 
 # --- the log -------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -118,6 +119,39 @@ def test_an_owner_that_hears_of_its_intent_only_after_a_takeover_sends_nothing()
         assert [e["status"] for e in events if e["event_type"] == "ActionUnknown"] == ["unknown"]
         check_owners(a)
         check_intents(events)
+        await a.stop()
+        await b.stop()
+
+    simulate(scenario)
+
+
+def test_an_effect_that_a_living_predecessor_is_still_at_is_waited_for():
+    async def scenario():
+        a = World(6)
+        b = World(6, beside=a, name="b")
+        owner = "a"
+
+        async def may_take(name: str, _shard: int) -> bool:
+            return name == owner
+
+        a.may_take, b.may_take = partial(may_take, "a"), partial(may_take, "b")
+        await a.start()
+        await b.start(own=())
+        await a.declare_target()
+        await a.declare("first", 1)
+        await a.until_settled(30)
+        a.server.faults = Faults(applying_s=4.0, last_landing_s=3.5)  # each within its limit
+        sent = len(a.server.sent)
+        await a.declare("second", 2)
+        await a.until(lambda: len(a.server.sent) > sent, 5, "the create is under way")
+        owner = "b"
+        await b.controller.own(SHARDS)
+        await asyncio.sleep(4.5)
+        a.server.faults = Faults()
+        await b.until_settled(60)
+        assert a.server.objects == {"first": 1, "second": 2}
+        assert not a.server.second_creates
+        await a.controller.own(())
         await a.stop()
         await b.stop()
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import looptime
-from pydantic import BaseModel, ConfigDict
 
 from controlplane.config import RuntimeConfig
 from controlplane.domain.fold import Verdict
@@ -23,6 +22,7 @@ from controlplane.log.memory import MemoryLog
 from controlplane.log.ports import Commit, Indeterminate, LogUnavailable, Place, Stream
 from controlplane.runtime.catalogue import Catalogue
 from controlplane.runtime.controller import Controller
+from controlplane.runtime.ownership import always
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets
 from controlplane.runtime.statuses import StatusView
@@ -32,7 +32,6 @@ from reconcilers.contract import (
     SUCCEEDED,
     BackendError,
     Connection,
-    Difference,
     Discovered,
     ExternalId,
     Fence,
@@ -52,57 +51,12 @@ from reconcilers.contract import (
     unknown,
 )
 from reconcilers.discovery import matches
+from tests.simulation.items import CreateItem, DropItem, EmptyItem, Item, ItemTarget, ResizeItem, plan
 
 LANDING_S = 4.0
 """Longest time the server takes to land a request nobody waits for any more."""
 
 CONFIG = RuntimeConfig(backoff_cap_s=30.0, sweep_s=60.0, sample_s=60.0)
-
-
-class Item(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    target: str
-    size: int
-    item: str | None = None
-    needs: tuple[str, ...] = ()
-
-
-class ItemTarget(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class CreateItem(Step):
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class ResizeItem(Step):
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class DropItem(Step):
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class EmptyItem(Step, irreversible=True):
-    pass
-
-
-def plan(external: ExternalId, desired: int | None, observed: int | None, now: float) -> Plan:
-    if desired is None:
-        return Plan() if observed is None else Plan((DropItem(external),))
-    if observed is None:
-        return Plan((CreateItem(external, desired),), (Difference("", desired, None),))
-    if desired == observed:
-        return Plan()
-    difference = (Difference("/size", desired, observed),)
-    if desired == 0:
-        return Plan((EmptyItem(external), ResizeItem(external, 0)), difference)
-    return Plan((ResizeItem(external, desired),), difference)
 
 
 @dataclass
@@ -119,6 +73,8 @@ class Faults:
     """Every observation takes so long."""
     applying_s: float = 0.0
     """Every step takes so long after it was sent."""
+    last_landing_s: float = 0.0
+    """The last request of a step takes so long to land, and nobody hears of it."""
 
 
 @dataclass
@@ -233,6 +189,9 @@ class SimBackend:
             server.land_later(step, server.rng.random() * LANDING_S)
             return unknown(Unreachable("no reply"))
         await asyncio.sleep(server.faults.applying_s)
+        if server.faults.last_landing_s:
+            server.land_later(step, server.faults.last_landing_s)
+            await asyncio.Event().wait()
         server.land(step)
         return SUCCEEDED
 
@@ -412,6 +371,8 @@ class World:
         self.kind: dict[str, Any] = {}
         self.operations: tuple[Operation, ...] = ()
         self.requests = 0
+        self.may_take: Callable[[int], Awaitable[bool]] = always
+        """Anything else makes this process one of several."""
 
     async def start(self, *, dies_at: int | None = None, own: Collection[int] | None = None) -> None:
         self.life = Life(self.log_faults, dies_at)
@@ -447,6 +408,7 @@ class World:
             clock=self.clock,
             metrics=self.metrics,
             config=CONFIG,
+            may_take=self.may_take,
         )
         await self.controller.start()
         await self.controller.own(range(journal.shards) if own is None else own)

@@ -45,7 +45,7 @@ async def settled() -> None:
 
 async def test_an_assignment_is_taken_and_only_then_work_goes_on():
     group, owner = Group(), Owner()
-    running = asyncio.create_task(Ownership(group, owner).run())
+    running = asyncio.create_task(Ownership(group, owner, asyncio.Event()).run())
     await settled()
     group.assigned(frozenset({0, 1}))
     await settled()
@@ -59,7 +59,7 @@ async def test_an_assignment_is_taken_and_only_then_work_goes_on():
 
 async def test_whoever_is_asked_to_let_go_again_meanwhile_stays_quiet():
     group, owner = Group(), Owner()
-    running = asyncio.create_task(Ownership(group, owner).run())
+    running = asyncio.create_task(Ownership(group, owner, asyncio.Event()).run())
     await settled()
     owner.gate.clear()
     group.assigned(frozenset({0, 1}))
@@ -77,7 +77,7 @@ async def test_whoever_is_asked_to_let_go_again_meanwhile_stays_quiet():
 
 async def test_of_several_assignments_that_came_while_one_was_taken_the_last_counts():
     group, owner = Group(), Owner()
-    running = asyncio.create_task(Ownership(group, owner).run())
+    running = asyncio.create_task(Ownership(group, owner, asyncio.Event()).run())
     await settled()
     owner.gate.clear()
     group.assigned(frozenset({0}))

@@ -27,7 +27,7 @@ class ForgetfulLog:
         self.perhaps = perhaps
         self.appended = 0
 
-    async def append(self, data):
+    async def append(self, data, about):
         if self.perhaps:
             self.perhaps -= 1
             raise Indeterminate

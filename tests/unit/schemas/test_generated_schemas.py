@@ -10,6 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from schemas import generate
+from schemas.access import ACCESS_KINDS
 from schemas.compatibility import incompatibilities
 from schemas.kinds import KINDS
 
@@ -27,7 +28,7 @@ def test_the_checked_in_schemas_are_those_of_the_models():
 
 def test_every_kind_and_every_public_model_has_a_schema():
     names = {path.stem for path in generate.DIRECTORY.glob("*.json")}
-    assert names == {"declaration", "setting", "status", "event", "metric", "record", *KINDS}
+    assert names == {"declaration", "setting", "status", "event", "metric", "record", *KINDS, *ACCESS_KINDS}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

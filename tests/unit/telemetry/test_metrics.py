@@ -65,6 +65,7 @@ def test_every_method_moves_a_metric_of_the_table():
     metrics.projection_degraded(degraded=True)
     metrics.http("/v1/tenants/{tenant}/events", "GET", 200, 0.01)
     metrics.streams_open(2)
+    metrics.refused("Forbidden")
     metrics.stream_dropped()
     metrics.bug("fold")
     values = {s.name: 0.0 for m in metrics.registry.collect() for s in m.samples}

@@ -1,0 +1,82 @@
+"""Contents of a target, streamed through: what is read or written is never held whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+from aiohttp import web
+
+from controlplane.api import parameters
+from controlplane.api.call import CORRELATION, Call
+from controlplane.domain.errors import Reason, Refused
+from reconcilers.contract import StreamAnswer, StreamRequest
+
+IDLE_S: Final = 60.0
+"""A sender or reader that does nothing for so long is given up."""
+HARMLESS: Final = {
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "Content-Disposition": "attachment",
+    "X-Content-Type-Options": "nosniff",
+}
+"""What somebody stored must not act as a page of this daemon."""
+
+
+async def read(call: Call[parameters.Object]) -> web.StreamResponse:
+    """Send what is there; `Range` and `If-None-Match` mean what they always mean."""
+    async with _open(call) as answer:
+        headers = {**answer.headers, **HARMLESS, CORRELATION: call.request_id}
+        response = web.StreamResponse(status=answer.status, headers=headers)
+        await response.prepare(call.request)
+        if call.request.method == "HEAD" or answer.body is None:
+            return response
+        async for chunk in answer.body:
+            async with asyncio.timeout(IDLE_S):
+                await response.write(chunk)
+        await response.write_eof()
+        return response
+
+
+async def write(call: Call[parameters.Object]) -> web.StreamResponse:
+    """Store the body. What doesn't arrive whole isn't stored at all."""
+    async with _open(call, _arriving(call.request)) as answer:
+        return web.Response(status=answer.status, headers=answer.headers)
+
+
+async def remove(call: Call[parameters.Object]) -> web.StreamResponse:
+    """Remove it, or one version of it."""
+    async with _open(call) as answer:
+        return web.Response(status=answer.status, headers=answer.headers)
+
+
+def _open(
+    call: Call[parameters.Object], body: AsyncIterator[bytes] | None = None
+) -> AbstractAsyncContextManager[StreamAnswer]:
+    request = call.request
+    asked = StreamRequest(
+        method=request.method,
+        path=request.match_info["path"],
+        headers={name.lower(): value for name, value in request.headers.items()},
+        version=call.query.version,
+        body=body,
+        size_bytes=None if body is None else request.content_length,
+    )
+    return call.parts.streams.open(call.tenant, "objects", request.match_info["target"], asked)
+
+
+async def _arriving(request: web.Request) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises `Refused` when the sender leaves or stops."""
+    content = request.content
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_S):
+                chunk = await content.readany()
+        except TimeoutError:
+            raise Refused(Reason.MALFORMED, f"nothing arrived for {IDLE_S:g} s") from None
+        except (ConnectionError, web.RequestPayloadError) as exc:
+            raise Refused(Reason.MALFORMED, f"the body didn't arrive whole: {exc}") from exc
+        if not chunk:
+            return
+        yield chunk

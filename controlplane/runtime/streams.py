@@ -1,0 +1,79 @@
+"""Contents of backends, streamed: which backend serves a request, how many at once, and what its refusals mean.
+
+Nothing of this stands in the journal: it is the traffic of programs, not a change of what is declared. It is counted, and
+bounded, so that slow readers can't hold everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+from controlplane.domain.errors import Reason, Refused
+from controlplane.runtime.catalogue import TargetId
+from controlplane.runtime.controller import Controller
+from reconcilers.contract import (
+    BackendError,
+    Service,
+    StreamAnswer,
+    Streamed,
+    StreamRequest,
+    TransientError,
+    Unreachable,
+)
+
+MOST_AT_ONCE: Final = 64
+REASONS: Final[Mapping[str, Reason]] = {
+    "NotFound": Reason.NOT_FOUND,
+    "PreconditionFailed": Reason.PRECONDITION_FAILED,
+    "RangeNotSatisfiable": Reason.RANGE_NOT_SATISFIABLE,
+    "Forbidden": Reason.FORBIDDEN,
+    "Invalid": Reason.INVALID,
+}
+
+
+class Streams:
+    """What can be streamed from and to the targets whose shards are ours."""
+
+    def __init__(self, services: Mapping[str, Service], controller: Controller) -> None:
+        self._services = {service.streams: service.name for service in services.values() if service.streams}
+        self._controller = controller
+        self._open = 0
+
+    @asynccontextmanager
+    async def open(self, tenant: str, what: str, target: str, request: StreamRequest) -> AsyncIterator[StreamAnswer]:
+        """The answer to one request. Raises `Refused`."""
+        backend = self._backend(tenant, what, target)
+        if self._open >= MOST_AT_ONCE:
+            raise Refused(Reason.TOO_MANY_REQUESTS, f"{MOST_AT_ONCE} streams are open", retry_after_s=1.0)
+        self._open += 1
+        try:
+            async with backend.stream(request) as answer:
+                yield answer
+        except BackendError as exc:
+            raise _refusal(exc) from exc
+        finally:
+            self._open -= 1
+
+    def _backend(self, tenant: str, what: str, target: str) -> Streamed:
+        service = self._services.get(what)
+        if service is None:
+            raise Refused(Reason.NOT_FOUND, f"no service here streams {what}")
+        loop = self._controller.loop(TargetId(tenant, service, target))
+        if loop is None:
+            raise Refused(Reason.NOT_FOUND, f"there is no {service}.target/{target} here")
+        if loop.backend is None:
+            why = "" if loop.down is None else f": {loop.down.message}"
+            detail = f"{service}.target/{target} is not connected{why}"
+            raise Refused(Reason.BACKEND_UNREACHABLE, detail, retry_after_s=1.0)
+        backend: Streamed = loop.backend  # type: ignore[assignment]  # its service says that it streams
+        return backend
+
+
+def _refusal(exc: BackendError) -> Refused:
+    if isinstance(exc, Unreachable):
+        return Refused(Reason.BACKEND_UNREACHABLE, exc.message, retry_after_s=1.0)
+    if isinstance(exc, TransientError):
+        return Refused(Reason.BACKEND_UNREACHABLE, exc.message, retry_after_s=exc.retry_after_s or 1.0)
+    return Refused(REASONS.get(exc.reason, Reason.OPERATION_FAILED), exc.message)

@@ -1,0 +1,211 @@
+"""One Kafka cluster: everything the reconcilers ask of it and do to it.
+
+Requests carry at most MOST_AT_ONCE objects, each request a call of its own to the administration thread, so that a user's
+change gets its turn between the parts of a sweep. Kafka has nothing that tells of changes: the cluster is asked every POLL_S
+whether it is there and still the same one; what somebody changes by hand is found by the next sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from reconcilers.contract import (
+    SUCCEEDED,
+    Backend,
+    BackendError,
+    Connection,
+    Discovered,
+    ExternalId,
+    Fence,
+    Hint,
+    Measurement,
+    NotSent,
+    Outcome,
+    Result,
+    Secrets,
+    Step,
+    Unreachable,
+    failed,
+    unknown,
+)
+from reconcilers.queue import discovered, login
+from reconcilers.queue.access import ACL, QUOTA, USER, Own
+from reconcilers.queue.access_steps import ChangeAcls, DropCredential, SetCredential, SetQuotas
+from reconcilers.queue.admin import AdminThread, messages, send
+from reconcilers.queue.kafka_topics import Topics, reassign
+from reconcilers.queue.kafka_users import Users
+from reconcilers.queue.model import TOPIC, TOPIC_ID
+from reconcilers.queue.settling import Settling
+from reconcilers.queue.steps import (
+    AcceptRecreated,
+    ChangeConfig,
+    CreateTopic,
+    DeleteTopic,
+    RaisePartitions,
+    ReassignReplicas,
+)
+from schemas.queue import Target
+
+T = TypeVar("T")
+
+MOST_AT_ONCE: Final = 100
+POLL_S: Final = 2.0
+CALL_S: Final = 10.0
+CLOSE_S: Final = 2.0
+
+Observer = Callable[..., Mapping[str, Any]]
+"""(client, wanted) → what is there, by name; runs in the administration thread."""
+Apply = Callable[[Any, Sequence[Any], Callable[[], None]], list[Outcome]]
+"""(client, steps, check) → outcomes; runs in the administration thread."""
+
+
+async def connect(connection: Connection) -> Backend:
+    """Open a target. Raises `Unreachable`, `TerminalError` (the cluster refuses the login), `SecretNotFound`."""
+    return await QueueBackend.connect(connection)
+
+
+class QueueBackend:
+    """One target."""
+
+    def __init__(self, connection: Connection, admin: AdminThread) -> None:
+        self._target: Target = connection.value
+        self.admin = admin
+        self._cluster: str | None = None
+        self._topics = Topics()
+        self._settling = Settling(time.monotonic)
+        self._users = Users(connection.secrets, self._settling, _own(self._target, connection.secrets))
+        self._observers: dict[str, Observer] = {
+            TOPIC: self._topics.observe,
+            USER: self._users.observe_users,
+            ACL: self._users.observe_acls,
+            QUOTA: self._users.observe_quotas,
+        }
+        self._appliers: dict[type[Step], Apply] = {
+            CreateTopic: self._topics.create,
+            ChangeConfig: self._topics.change,
+            RaisePartitions: self._topics.raise_partitions,
+            ReassignReplicas: reassign,
+            AcceptRecreated: _accept,
+            DeleteTopic: self._topics.delete,
+            SetCredential: self._users.set_credentials,
+            DropCredential: self._users.drop_credentials,
+            ChangeAcls: self._users.change_acls,
+            SetQuotas: self._users.set_quotas,
+        }
+
+    @classmethod
+    async def connect(cls, connection: Connection) -> QueueBackend:
+        """Log in, and learn which cluster it is."""
+        options = login.admin_options(connection.value, connection.secrets)
+        backend = cls(connection, AdminThread(options, ",".join(connection.value.bootstrap_servers)))
+        try:
+            await backend._greet()
+        except Unreachable as exc:
+            await backend.close()
+            raise await login.explained(connection.value, connection.secrets, exc) from exc
+        except BaseException:
+            await backend.close()
+            raise
+        return backend
+
+    @property
+    def incarnation(self) -> str | None:
+        """The cluster's id: brokers come and go, and nothing is lost by that."""
+        return self._cluster
+
+    def unsupported(self, setting_type: str) -> str | None:
+        """See the contract."""
+        return None if setting_type in self._observers else f"{setting_type} isn't there yet"
+
+    async def observe(self, wanted: Mapping[ExternalId, Any]) -> Mapping[ExternalId, Any]:
+        """See the contract."""
+        by_type: dict[str, dict[str, Any]] = {}
+        for external, desired in wanted.items():
+            by_type.setdefault(external.setting_type, {})[external.name] = desired
+        found: dict[ExternalId, Any] = {}
+        for setting_type, objects in by_type.items():
+            for names in _parts(list(objects)):
+                look = partial(self._observers[setting_type], wanted={name: objects[name] for name in names})
+                observed = await self.admin.call(look, CALL_S)
+                found |= {ExternalId(setting_type, name): one for name, one in observed.items()}
+        return found
+
+    async def apply(self, steps: Sequence[Step], fence: Fence) -> Sequence[Outcome]:
+        """See the contract. Steps of one sort share requests."""
+        by_type: dict[type[Step], list[int]] = {}
+        for index, step in enumerate(steps):
+            by_type.setdefault(type(step), []).append(index)
+        outcomes: dict[int, Outcome] = {}
+        for kind, indices in by_type.items():
+            for part in _parts(indices):
+                taken = await self._take(self._appliers[kind], [steps[index] for index in part], fence)
+                outcomes |= dict(zip(part, taken, strict=True))
+        return [outcomes[index] for index in range(len(steps))]
+
+    async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
+        """See the contract."""
+        if setting_type != TOPIC:
+            return []
+        topics = await self.admin.call(partial(self._topics.discover, match=match), CALL_S)
+        return [discovered.topic(name, one) for name, one in sorted(topics.items())]
+
+    async def sample(self) -> Sequence[Measurement]:
+        """See the contract."""
+        return []
+
+    async def hints(self) -> AsyncIterator[Hint]:
+        """The cluster is another one. Raises `Unreachable` when it doesn't answer."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            before = self._cluster
+            await self._greet()
+            if before != self._cluster:
+                yield Hint(None, f"the cluster is {self._cluster} now, it was {before}")
+
+    async def close(self) -> None:
+        """See the contract."""
+        self.admin.close()
+        await self.admin.closed(CLOSE_S)
+
+    async def _greet(self) -> None:
+        request = messages().MetadataRequest(topics=[], allow_auto_topic_creation=False)
+        self._cluster = (await self.admin.call(lambda client: send(client, request), CALL_S)).cluster_id
+
+    async def _take(self, apply: Apply, steps: Sequence[Step], fence: Fence) -> Sequence[Outcome]:
+        """One request. Once it is written, an error says nothing about its effect."""
+        sent = False
+
+        def check() -> None:
+            nonlocal sent
+            fence.check()
+            sent = True
+
+        try:
+            return await self.admin.call(lambda client: apply(client, steps, check), CALL_S)
+        except NotSent:
+            return [Outcome(Result.NOT_SENT)] * len(steps)
+        except BackendError as exc:
+            return [unknown(exc) if sent else failed(exc)] * len(steps)
+
+
+def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """As many as one request carries."""
+    return (items[start : start + MOST_AT_ONCE] for start in range(0, len(items), MOST_AT_ONCE))
+
+
+def _own(target: Target, secrets: Secrets) -> tuple[str, Own] | None:
+    """The user that the daemon itself logs in as, when it has a credential here."""
+    security = target.security
+    if security.username is None or security.password is None or not security.mechanism.startswith("SCRAM"):
+        return None
+    return security.username, Own(security.mechanism, secrets.fingerprint(secrets.reveal(security.password)))
+
+
+def _accept(_client: Any, steps: Sequence[AcceptRecreated], check: Callable[[], None]) -> list[Outcome]:
+    """Nothing is done: what happened is noted."""
+    check()
+    return [Outcome(SUCCEEDED.result, remember={TOPIC_ID: step.topic_id}) for step in steps]

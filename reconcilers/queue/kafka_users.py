@@ -1,0 +1,369 @@
+"""Users, permissions and quotas over the administration client. Runs in the client's thread; every reply is raw.
+
+Kafka 4.3.1: one request changes one credential of a user at most, so two mechanisms are two steps. A thousand exact filters
+take ten times as long to delete bindings as one filter for the principal. Quotas have no call in kafka-python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from reconcilers.contract import SUCCEEDED, BackendError, Outcome, Secrets, TransientError, failed
+from reconcilers.queue.access import (
+    ACL,
+    DEFAULT,
+    OWNED,
+    PASSWORD,
+    QUOTA,
+    USER,
+    Binding,
+    Bindings,
+    ObservedAcl,
+    ObservedQuota,
+    ObservedUser,
+    Own,
+    User,
+    entity_parts,
+    principal_of,
+)
+from reconcilers.queue.access_steps import ChangeAcls, DropCredential, SetCredential, SetQuotas
+from reconcilers.queue.admin import messages, refusal, scram, send
+from reconcilers.queue.settling import Settling
+
+MECHANISMS: Final = {1: "SCRAM-SHA-256", 2: "SCRAM-SHA-512"}
+NO_SUCH_USER: Final = 91
+SECURITY_DISABLED: Final = 54
+ANY: Final = 1
+RESOURCES: Final = {2: "topic", 3: "group", 4: "cluster", 5: "transactional_id", 6: "delegation_token", 7: "user"}
+PATTERNS: Final = {3: "literal", 4: "prefixed"}
+PERMISSIONS: Final = {2: "deny", 3: "allow"}
+ACL_OPERATIONS: Final = {
+    2: "all",
+    3: "read",
+    4: "write",
+    5: "create",
+    6: "delete",
+    7: "alter",
+    8: "describe",
+    9: "cluster_action",
+    10: "describe_configs",
+    11: "alter_configs",
+    12: "idempotent_write",
+    13: "create_tokens",
+    14: "describe_tokens",
+}
+
+Check = Callable[[], None]
+
+
+class Users:
+    """The users, permissions and quotas of one cluster. Of one thread at a time."""
+
+    def __init__(self, secrets: Secrets, settling: Settling, own: tuple[str, Own] | None) -> None:
+        """`own`: the user that the daemon itself logs in as."""
+        self._secrets = secrets
+        self._settling = settling
+        self._own = own
+
+    # --- looking -------------------------------------------------------------------------------------------------------
+
+    def observe_users(self, client: Any, wanted: Mapping[str, User | None]) -> dict[str, ObservedUser]:
+        """User → what is there of it."""
+        credentials = credentials_of(client, list(wanted))
+        held = bindings_of(client, [principal_of(name) for name in wanted])
+        quotas = all_quotas(client)
+        found = {}
+        for name, desired in wanted.items():
+            own = self._own[1] if self._own is not None and self._own[0] == name else None
+            fingerprint = None if desired is None else self._secrets.fingerprint(self._secrets.reveal(desired.password))
+            one = ObservedUser(
+                credentials.get(name, {}),
+                held.get(principal_of(name), frozenset()),
+                quotas.get(f"user={name}", {}),
+                fingerprint,
+                own,
+            )
+            settling = self._settling.look(USER, name, one)
+            if one.credentials or settling is not None:
+                found[name] = replace(one, settling=settling)
+        return found
+
+    def observe_acls(self, client: Any, wanted: Iterable[str]) -> dict[str, ObservedAcl]:
+        """Principal → its permissions."""
+        names = list(wanted)
+        held = bindings_of(client, names)
+        found = {}
+        for name in names:
+            one = ObservedAcl(
+                held.get(name, frozenset()), own=self._own is not None and name == principal_of(self._own[0])
+            )
+            settling = self._settling.look(ACL, name, one)
+            if one.acls or settling is not None:
+                found[name] = replace(one, settling=settling)
+        return found
+
+    def observe_quotas(self, client: Any, wanted: Iterable[str]) -> dict[str, ObservedQuota]:
+        """Entity → its quotas."""
+        quotas = all_quotas(client)
+        found = {}
+        for name in wanted:
+            one = ObservedQuota(quotas.get(name, {}))
+            settling = self._settling.look(QUOTA, name, one)
+            if one.quotas or settling is not None:
+                found[name] = replace(one, settling=settling)
+        return found
+
+    # --- steps ---------------------------------------------------------------------------------------------------------
+
+    def set_credentials(self, client: Any, steps: Sequence[SetCredential], check: Check) -> list[Outcome]:
+        """New passwords. The salt is new each time, so nothing can be compared afterwards."""
+        passwords = [self._secrets.reveal(step.password) for step in steps]
+        made = [
+            scram().UserScramCredentialUpsertion(step.external.name, step.mechanism, password, step.iterations)
+            for step, password in zip(steps, passwords, strict=True)
+        ]
+        rows = [(one.user, int(one.mechanism), one.iterations, one.salt, one.salted_password) for one in made]
+        check()
+        reply = send(client, messages().AlterUserScramCredentialsRequest(deletions=[], upsertions=rows))
+        errors = {row.user: refusal(row.error_code, row.error_message, row.user) for row in reply.results}
+        outcomes = []
+        for step, password in zip(steps, passwords, strict=True):
+            error = errors[step.external.name]
+            if error is None:
+                self._expect_user(step, PASSWORD, _let_in(step.mechanism, step.iterations))
+            memory = {PASSWORD: self._secrets.fingerprint(password)}
+            outcomes.append(replace(SUCCEEDED, remember=memory) if error is None else failed(error))
+        return outcomes
+
+    def drop_credentials(self, client: Any, steps: Sequence[DropCredential], check: Check) -> list[Outcome]:
+        """One that is gone already is what is wanted."""
+        numbers = {name: number for number, name in MECHANISMS.items()}
+        rows = [(step.external.name, numbers[step.mechanism]) for step in steps]
+        check()
+        reply = send(client, messages().AlterUserScramCredentialsRequest(deletions=rows, upsertions=[]))
+        codes = {row.user: row for row in reply.results}
+        outcomes = []
+        for step in steps:
+            row = codes[step.external.name]
+            gone = row.error_code == NO_SUCH_USER
+            error = None if gone else refusal(row.error_code, row.error_message, row.user)
+            if error is None:
+                self._expect_user(step, step.mechanism, _locked(step.mechanism))
+            outcomes.append(SUCCEEDED if error is None else failed(error))
+        return outcomes
+
+    def change_acls(self, client: Any, steps: Sequence[ChangeAcls], check: Check) -> list[Outcome]:
+        """Give, then take. Each binding may fail by itself; the step fails with the first that does."""
+        errors: dict[int, BackendError] = {}
+        given = [(index, binding) for index, step in enumerate(steps) for binding in step.add]
+        if given:
+            check()
+            rows = [_creation(binding) for _, binding in given]
+            reply = send(client, messages().CreateAclsRequest(creations=rows))
+            _note(errors, given, reply.results)
+        filters: list[tuple[int, Any]] = []
+        for index, step in enumerate(steps):
+            filters += [
+                (index, row) for row in ([_whole(step.principal)] if step.everything else map(_filter, step.remove))
+            ]
+        if filters:
+            check()
+            reply = send(client, messages().DeleteAclsRequest(filters=[row for _, row in filters]))
+            _note(errors, filters, reply.filter_results)
+        return [self._acls_changed(step, errors.get(index)) for index, step in enumerate(steps)]
+
+    def _acls_changed(self, step: ChangeAcls, error: BackendError | None) -> Outcome:
+        if error is not None:
+            return failed(error)
+        kind, name = step.external
+        self._settling.expect(kind, name, "permissions", _permitted(frozenset(step.add), frozenset(step.remove)))
+        return _remembering(step.owned)
+
+    def set_quotas(self, client: Any, steps: Sequence[SetQuotas], check: Check) -> list[Outcome]:
+        """Set and remove; both may be repeated."""
+        entry = messages().AlterClientQuotasRequest.EntryData
+        rows = [
+            entry(
+                entity=[
+                    entry.EntityData(entity_type=kind, entity_name=None if name == DEFAULT else name)
+                    for kind, name in entity_parts(step.entity).items()
+                ],
+                ops=[entry.OpData(key=name, value=value or 0.0, remove=value is None) for name, value in step.values],
+            )
+            for step in steps
+        ]
+        check()
+        reply = send(client, messages().AlterClientQuotasRequest(entries=rows, validate_only=False))
+        errors = {
+            _entity(row.entity): refusal(row.error_code, row.error_message, _entity(row.entity))
+            for row in reply.entries
+        }
+        outcomes = []
+        for step in steps:
+            error = errors[step.entity]
+            if error is None:
+                kind, name = step.external
+                self._settling.expect(kind, name, "quotas", _limited(dict(step.values)))
+            outcomes.append(_remembering(step.owned) if error is None else failed(error))
+        return outcomes
+
+    def _expect_user(self, step: SetCredential | DropCredential, part: str, shown: Callable[[Any], bool]) -> None:
+        self._settling.expect(USER, step.external.name, part, shown)
+
+
+def _remembering(owned: str | None) -> Outcome:
+    return SUCCEEDED if owned is None else replace(SUCCEEDED, remember={OWNED: owned})
+
+
+# --- what is to be shown -------------------------------------------------------------------------------------------------
+
+
+def _let_in(mechanism: str, iterations: int) -> Callable[[Any], bool]:
+    return lambda seen: seen is not None and seen.credentials.get(mechanism) == iterations
+
+
+def _locked(mechanism: str) -> Callable[[Any], bool]:
+    return lambda seen: seen is None or mechanism not in seen.credentials
+
+
+def _permitted(added: Bindings, removed: Bindings) -> Callable[[Any], bool]:
+    return lambda seen: added <= (held := seen.acls if seen is not None else frozenset()) and not removed & held
+
+
+def _limited(values: Mapping[str, float | None]) -> Callable[[Any], bool]:
+    def shown(seen: Any) -> bool:
+        held = seen.quotas if seen is not None else {}
+        return all(held.get(name) == value for name, value in values.items())
+
+    return shown
+
+
+# --- credentials ---------------------------------------------------------------------------------------------------------
+
+
+def credentials_of(client: Any, users: Sequence[str] | None) -> dict[str, dict[str, int]]:
+    """User → mechanism → iterations; None: of all."""
+    rows = None if users is None else [(user,) for user in users]
+    reply = send(client, messages().DescribeUserScramCredentialsRequest(users=rows))
+    error = refusal(reply.error_code, reply.error_message, "users")
+    if error is not None:
+        raise error
+    return {
+        row.user: {
+            MECHANISMS[one.mechanism]: one.iterations for one in row.credential_infos if one.mechanism in MECHANISMS
+        }
+        for row in reply.results
+        if row.error_code == 0
+    }
+
+
+# --- permissions ---------------------------------------------------------------------------------------------------------
+
+
+def bindings_of(client: Any, principals: Sequence[str] | None) -> dict[str, Bindings]:
+    """Principal → its permissions; None: of all. A cluster without an authorizer has none."""
+    alone = principals[0] if principals is not None and len(principals) == 1 else None
+    request = messages().DescribeAclsRequest(
+        resource_type_filter=ANY,
+        resource_name_filter=None,
+        pattern_type_filter=ANY,
+        principal_filter=alone,
+        host_filter=None,
+        operation=ANY,
+        permission_type=ANY,
+        min_version=1,
+    )
+    reply = send(client, request)
+    if reply.error_code == SECURITY_DISABLED:
+        return {}
+    error = refusal(reply.error_code, reply.error_message, "permissions")
+    if error is not None:
+        raise error
+    found: dict[str, set[Binding]] = {}
+    for resource in reply.resources:
+        for acl in resource.acls:
+            binding = Binding(
+                acl.principal,
+                acl.host,
+                ACL_OPERATIONS.get(acl.operation, str(acl.operation)),
+                PERMISSIONS[acl.permission_type],
+                RESOURCES.get(resource.resource_type, str(resource.resource_type)),
+                resource.resource_name,
+                PATTERNS[resource.pattern_type],
+            )
+            found.setdefault(acl.principal, set()).add(binding)
+    return {principal: frozenset(some) for principal, some in found.items()}
+
+
+def _number(of: Mapping[int, str], word: str) -> int:
+    return next((number for number, name in of.items() if name == word), 0) or int(word)
+
+
+def _creation(binding: Binding) -> Any:
+    return messages().CreateAclsRequest.AclCreation(
+        resource_type=_number(RESOURCES, binding.resource),
+        resource_name=binding.name,
+        resource_pattern_type=_number(PATTERNS, binding.pattern),
+        principal=binding.principal,
+        host=binding.host,
+        operation=_number(ACL_OPERATIONS, binding.operation),
+        permission_type=_number(PERMISSIONS, binding.permission),
+    )
+
+
+def _filter(binding: Binding) -> Any:
+    """Matches this very binding and nothing else."""
+    return messages().DeleteAclsRequest.DeleteAclsFilter(
+        resource_type_filter=_number(RESOURCES, binding.resource),
+        resource_name_filter=binding.name,
+        pattern_type_filter=_number(PATTERNS, binding.pattern),
+        principal_filter=binding.principal,
+        host_filter=binding.host,
+        operation=_number(ACL_OPERATIONS, binding.operation),
+        permission_type=_number(PERMISSIONS, binding.permission),
+    )
+
+
+def _whole(principal: str) -> Any:
+    """Everything that the principal has."""
+    return messages().DeleteAclsRequest.DeleteAclsFilter(
+        resource_type_filter=ANY,
+        resource_name_filter=None,
+        pattern_type_filter=ANY,
+        principal_filter=principal,
+        host_filter=None,
+        operation=ANY,
+        permission_type=ANY,
+    )
+
+
+def _note(errors: dict[int, BackendError], asked: Sequence[tuple[int, Any]], results: Sequence[Any]) -> None:
+    """Errors by the step that they belong to; of several the first."""
+    for (index, row), result in zip(asked, results, strict=True):
+        what = str(row) if isinstance(row, Binding) else "permissions"
+        error = refusal(result.error_code, result.error_message, what)
+        if error is not None:
+            errors.setdefault(index, error)
+
+
+# --- quotas --------------------------------------------------------------------------------------------------------------
+
+
+def all_quotas(client: Any) -> dict[str, dict[str, float]]:
+    """Entity → key → value."""
+    reply = send(client, messages().DescribeClientQuotasRequest(components=[], strict=False))
+    error = refusal(reply.error_code, reply.error_message, "quotas")
+    if error is not None:
+        raise error
+    if reply.entries is None:
+        msg = "the cluster gave no quotas"
+        raise TransientError(msg)
+    return {_entity(row.entity): {one.key: one.value for one in row.values} for row in reply.entries}
+
+
+def _entity(parts: Sequence[Any]) -> str:
+    """As `access.entity` writes it; Kafka doesn't keep the order."""
+    names = {part.entity_type: DEFAULT if part.entity_name is None else part.entity_name for part in parts}
+    return ",".join(f"{kind}={names[kind]}" for kind in ("user", "client-id", "ip") if kind in names)

@@ -1,0 +1,32 @@
+"""The spec of the queue service."""
+
+from __future__ import annotations
+
+from reconcilers.contract import Kind, Service
+from reconcilers.queue import access, access_plan, model, plan
+from reconcilers.queue.backend import connect
+from schemas.queue import Acl, Quota, Target, Topic, User
+
+TOPIC = Kind(
+    model.TOPIC,
+    Topic,
+    model.topic_name,
+    model.topic,
+    plan.plan_topic,
+    data_bearing=True,
+    recall=model.recalled_topic,
+)
+USER = Kind(access.USER, User, access.username, access.user, access_plan.plan_user, recall=access.recalled_user)
+ACL = Kind(access.ACL, Acl, access.principal, access.acl, access_plan.plan_acl)
+QUOTA = Kind(access.QUOTA, Quota, access.entity, access.quota, access_plan.plan_quota)
+
+SERVICE = Service(
+    name="queue",
+    kinds=(TOPIC, USER, ACL, QUOTA),
+    target=Target,
+    connect=connect,
+    observe_timeout_s=20.0,
+    effect_timeout_s=30.0,
+    landing_s=10.0,
+    batch=250,
+)

@@ -1,0 +1,95 @@
+"""Kafka through the whole daemon: declared over HTTP, made so, changed by hand, found and repaired."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from controlplane.client.errors import ApiError
+from tests.integration.queue_world import ADMIN_PASSWORD, admin_password, by_hand, target_value, unique
+from tests.integration.test_queue_topics import alter, orders, overrides
+from tests.servers import DaemonProcess
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def queue_daemon(tmp_path, kafka_broker):
+    """A daemon that has the broker as queue.target/main and looks at everything each second."""
+    runtime = {"backoff_cap_s": 2.0, "sweep_s": 1.0}
+    process = DaemonProcess(tmp_path / "coreplane", {"runtime": runtime})
+    await process.start(**{ADMIN_PASSWORD: admin_password(kafka_broker)})
+    async with process.client() as client:
+        await put(client, "queue.target", "main", target_value(kafka_broker))
+        yield client
+    await process.clean_up()
+
+
+async def put(client, setting_type, name, value, **more):
+    """Declare, and wait until it is so."""
+    found = await client.put_setting(setting_type, name, {"value": value, **more}, wait="Ready", wait_s=60)
+    assert found["status"]["phase"] == "Ready", found["status"]
+    return found
+
+
+async def phase(client, setting_type, name, wanted, reason=None):
+    """Wait for the phase, and the reason of Ready when one is given; the setting."""
+    async with asyncio.timeout(90):
+        while True:
+            found = await client.get_setting(setting_type, name)
+            ready = next((c for c in found["status"]["conditions"] if c["type"] == "Ready"), {})
+            if found["status"]["phase"] == wanted and reason in (None, ready.get("reason")):
+                return found
+            await asyncio.sleep(0.1)
+
+
+async def test_a_topic_is_declared_made_changed_by_hand_and_repaired(queue_daemon, kafka_broker):
+    client, name = queue_daemon, unique("orders")
+    value = {"target": "main", **orders(name)}
+    await put(client, "queue.topic", name, value)
+    async with by_hand(kafka_broker) as hand:
+        assert await overrides(hand, name) == {"retention.ms": "3600000"}
+        await alter(hand, name, **{"retention.ms": "1"})
+        async with asyncio.timeout(60):
+            while await overrides(hand, name) != {"retention.ms": "3600000"}:
+                await asyncio.sleep(0.1)
+    await phase(client, "queue.topic", name, "Ready")
+    found = await client.events(setting=f"default/queue.topic/{name}")
+    events = [event["event_type"] for event in found["items"]]
+    assert "DriftDetected" in events
+    assert "DriftResolved" in events
+
+
+async def test_what_can_not_be_reached_says_why_and_what_to_do(queue_daemon):
+    client, name = queue_daemon, unique("orders")
+    value = {"target": "main", **orders(name)}
+    await put(client, "queue.topic", name, value)
+    await client.put_setting("queue.topic", name, {"value": {**value, "partitions": 1}})
+    found = await phase(client, "queue.topic", name, "Stalled", "PartitionsCannotShrink")
+    message = next(c["message"] for c in found["status"]["conditions"] if c["type"] == "Stalled")
+    assert "declare partitions: 2" in message
+    with pytest.raises(ApiError) as refused:
+        await client.put_setting("queue.topic", "x", {"value": {**value, "topic": "no/slash"}})
+    assert refused.value.status == 422
+    assert [fault.path for fault in refused.value.errors] == ["/value/topic"]
+    assert "1 to 249 letters" in refused.value.errors[0].message
+
+
+async def test_a_topic_goes_only_when_its_data_may_go(queue_daemon, kafka_broker):
+    client, kept, dropped = queue_daemon, unique("kept"), unique("dropped")
+    for name in (kept, dropped):
+        await put(client, "queue.topic", name, {"target": "main", **orders(name)})
+    await client.delete_setting("queue.topic", kept, wait="Gone", wait_s=60)
+    await client.delete_setting("queue.topic", dropped, deletion="delete", wait="Gone", wait_s=60)
+    async with by_hand(kafka_broker) as hand, asyncio.timeout(60):
+        while dropped in await hand(lambda admin: admin.list_topics()):
+            await asyncio.sleep(0.1)
+        assert kept in await hand(lambda admin: admin.list_topics())
+
+
+async def test_a_login_that_the_cluster_refuses_is_said_as_such(queue_daemon, kafka_broker, tmp_path):
+    (tmp_path / "wrong").write_text("wrong")
+    value = target_value(kafka_broker, {"from_file": str(tmp_path / "wrong")})
+    await queue_daemon.put_setting("queue.target", "locked-out", {"value": value})
+    await phase(queue_daemon, "queue.target", "locked-out", "Stalled", "AuthenticationFailed")
