@@ -68,7 +68,9 @@ class KafkaLog:
 
     async def _close(self) -> None:
         try:
-            await asyncio.gather(self.settings.close(), self.journal.close(), self.membership.close(), self.groups.close())
+            await asyncio.gather(
+                self.settings.close(), self.journal.close(), self.membership.close(), self.groups.close()
+            )
             await self._clients.ended()
         finally:
             for call in self._afterwards:

@@ -22,6 +22,7 @@ from controlplane.projection.documents import Batch
 from controlplane.projection.elasticsearch_address import Address
 from controlplane.projection.elasticsearch_generations import Generations
 from controlplane.projection.elasticsearch_layout import (
+    VERSION,
     Action,
     Names,
     day_of,
@@ -122,6 +123,21 @@ class ElasticsearchStore:
                 _log.info("index of an earlier generation dropped", index=index)
         events = await self._trim(names, "events", micros(events_before))
         return Trimmed(events, await self._trim(names, "metrics", micros(metrics_before)))
+
+    async def refresh(self) -> None:
+        """Let everything that is written be found now."""
+        names = await self.generations.current()
+        there = [index for index, number in (await self.generations.there()).items() if number == names.generation]
+        await self._wire.ask("POST", f"/{','.join(there)}/_refresh")
+
+    async def complaint(self) -> str | None:
+        """What is wrong with its indices, for people; None when nothing is. Changes nothing. Raises `StoreUnavailable`."""
+        if await self.generations.live() is None:
+            return "nothing is projected there yet"
+        version = await self.generations.outdated()
+        if version is not None:
+            return f"its mappings are version {version}, not {VERSION}: what is asked may not be found"
+        return None
 
     async def reset(self) -> None:
         """See the port."""

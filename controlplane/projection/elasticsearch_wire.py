@@ -6,6 +6,7 @@ The transport of the official client does connections and TLS. Nothing is repeat
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -94,6 +95,9 @@ class Wire:
             import elastic_transport  # noqa: PLC0415 - see above
             from elastic_transport.client_utils import url_to_node_config  # noqa: PLC0415 - see above
 
+            logging.getLogger("elastic_transport").setLevel(
+                logging.ERROR
+            )  # below that it tells of every failed request
             node = url_to_node_config(self._url, use_default_ports_for_scheme=True)
             self._transport = elastic_transport.AsyncTransport(
                 [node.replace(connections_per_node=CONNECTIONS, http_compress=False)],

@@ -63,6 +63,8 @@ class FaustProjector:
         """Why the projection can't go on for now, for people; None while all is well."""
         self.position: Mapping[Place, int] = {}
         """Where the group stands, as the broker tells."""
+        self.measured = 0
+        """How often the lag was found out."""
         self._log = log
         self._store = store
         self._metrics = metrics
@@ -200,6 +202,7 @@ class FaustProjector:
             self.position = position
             seconds = 0.0 if records == 0 or self._last_at is None else max(0.0, self._now() - self._last_at)
             self.lag = Lag(records, seconds)
+            self.measured += 1
             self._metrics.projection_lag(*self.lag)
         if time.monotonic() - self._trimmed > self._pace.trim_s:
             self._trimmed = time.monotonic()

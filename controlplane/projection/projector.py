@@ -129,7 +129,7 @@ class Projector:
     async def _begin(self) -> None:
         """Where to go on, given what the store has and what the journal still has."""
         async with asyncio.timeout(self._pace.journal_timeout_s):
-            starts, ends = await _starts(self._journal), await _ends(self._journal)
+            starts, ends = await _starts(self._journal), await ends_of(self._journal)
         stored = await self._store.positions()
         beyond = [place for place, position in stored.items() if position > ends.get(place, position)]
         if beyond:
@@ -234,13 +234,17 @@ class Projector:
             await asyncio.sleep(self._pace.trim_s)
 
 
-async def behind(journal: Journal, positions: Mapping[Place, int]) -> int:
-    """How many records of the projected streams stand beyond these positions. Offsets without a record don't count."""
+async def behind(journal: Journal, positions: Mapping[Place, int], ends: Mapping[Place, int] | None = None) -> int:
+    """How many records of the projected streams stand beyond these positions, up to the ends (None: those of now).
+
+    Offsets without a record don't count.
+    """
     count = 0
-    for place, end in (await _ends(journal)).items():
+    for place, end in (await ends_of(journal) if ends is None else ends).items():
         position = positions.get(place, 0)
-        if position < end and await journal.read(place, position, 1):
-            count += end - position
+        if position < end:
+            found = await journal.read(place, position, 1)
+            count += end - position if found and found[0].offset < end else 0
     return count
 
 
@@ -264,7 +268,7 @@ async def rebuild(
     `progress` is told the number of records so far after each batch.
     """
     await store.reset()
-    starts, ends = await _starts(journal), await _ends(journal)
+    starts, ends = await _starts(journal), await ends_of(journal)
     records = dead = 0
     for place, start in starts.items():
         position = start
@@ -302,7 +306,7 @@ async def _starts(journal: Journal) -> dict[Place, int]:
     return {Place(stream, shard): kept[stream].get(shard, 0) for stream in STREAMS for shard in range(journal.shards)}
 
 
-async def _ends(journal: Journal) -> dict[Place, int]:
+async def ends_of(journal: Journal) -> dict[Place, int]:
     """One past the last offset of every place that is projected."""
     ends = {stream: await journal.end_offsets(stream) for stream in STREAMS}
     return {Place(stream, shard): ends[stream].get(shard, 0) for stream in STREAMS for shard in range(journal.shards)}

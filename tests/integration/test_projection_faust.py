@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import msgpack
 import pytest
+import yaml
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from controlplane.devstack.elasticsearch import credentials
 from controlplane.log import codec
 from controlplane.log.kafka import KafkaLog, open_kafka
 from controlplane.log.ports import Commit, Outgoing, Place, Stream
+from controlplane.projection import faust_projector
 from controlplane.projection.elasticsearch import ElasticsearchStore
 from controlplane.projection.elasticsearch_address import Address
 from controlplane.projection.faust_projector import FaustProjector, group_of
 from controlplane.projection.ports import StoreUnavailable
 from controlplane.projection.projector import Pace, Retention
 from controlplane.projection.queries import EventFilter, MetricFilter
+from controlplane.projection.rebuilding import rebuild_beside
 from controlplane.telemetry.metrics import Metrics
 from schemas.names import event_id, timestamp
 from tests.contract.projection_stores import elasticsearch_store, forget
@@ -30,8 +37,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 SHARDS = 4
 PACE = Pace(retry_initial_s=0.05, retry_cap_s=0.5, watch_s=0.2)
 FOR_EVER = Retention(100_000, 100_000)
-NOON = 1_767_268_800
-"""2026-01-01."""
+BEGUN = int(time.time()) - 7200
+"""Of late, so that no retention takes it."""
 
 
 @pytest.fixture
@@ -67,7 +74,7 @@ async def projecting(log: KafkaLog, store: ElasticsearchStore) -> AsyncIterator[
     assert task.cancelled(), task.exception()
 
 
-async def until(condition: Callable[[], Awaitable[object]], what: str, within_s: float = 120) -> None:
+async def until(condition: Callable[[], Awaitable[object]], what: str, within_s: float = 300) -> None:
     try:
         async with asyncio.timeout(within_s):
             while not await condition():
@@ -80,7 +87,7 @@ def event(number: int, **fields) -> dict:
     return {
         "id": event_id("faust", number),
         "event_type": "Converged",
-        "timestamp": timestamp(NOON + number / 100),
+        "timestamp": timestamp(BEGUN + number / 100),
         "service_name": "cache",
         "details": {"number": number, "words": f"word{number % 97}"},
         "status": "info",
@@ -94,7 +101,7 @@ def metric(number: int) -> dict:
     return {
         "id": event_id("faust-metric", number),
         "metric_type": "keys",
-        "timestamp": timestamp(NOON + number),
+        "timestamp": timestamp(BEGUN + number),
         "service_name": "cache",
         "value": float(number),
         "tags": {"target": "main"},
@@ -219,6 +226,102 @@ async def test_an_outage_of_the_store_loses_nothing_also_when_the_projector_ends
     async with projecting(log, store) as projector:
         await shows(store, *range(1 + SHARDS * 50))
         await until(lambda: lag_gone(projector), "all is committed")
+
+
+@contextlib.asynccontextmanager
+async def project_process(log: KafkaLog, store_config: dict, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`coreplane project`, killed at the end."""
+    config = folder / "coreplane.yaml"
+    log_config = {"url": str(log.address), "shards": SHARDS}
+    config.write_text(yaml.safe_dump({"data_dir": str(folder), "log": log_config, "projection": store_config}))
+    with (folder / "project.log").open("ab") as sink:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "controlplane", "project", "--config", str(config), stdout=sink, stderr=sink
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_a_projector_that_is_killed_again_and_again_loses_nothing_and_writes_nothing_twice(
+    log: KafkaLog, store: ElasticsearchStore, elasticsearch_server: SharedServer, address: Address, tmp_path: Path
+):
+    (tmp_path / "password").write_text(credentials(elasticsearch_server.place)[1])
+    url = f"{address.url}?prefix={address.prefix}"
+    config = {"url": url, "username": "coreplane", "password": {"from_file": "password"}, "member": "one"}
+    total = 0
+    for begun in range(3):
+        async with project_process(log, config, tmp_path) as process:
+            seen = len(await numbers(store))
+            for shard in range(SHARDS):
+                await commit(log, *(event(total + n) for n in range(1500)), shard=shard)
+                total += 1500
+
+            async def some(seen: int = seen) -> bool:
+                assert process.returncode is None, (tmp_path / "project.log").read_text()[-3000:]
+                with contextlib.suppress(StoreUnavailable):
+                    return len(await numbers(store)) > seen
+                return False
+
+            await until(some, f"the projector of round {begun} writes")
+    async with project_process(log, config, tmp_path) as process:
+        await shows(store, *range(total))
+        process.terminate()
+        assert await process.wait() == 0, (tmp_path / "project.log").read_text()[-3000:]
+
+
+async def test_a_rebuild_beside_the_writing_loses_nothing_and_is_never_seen_half(
+    log: KafkaLog, store: ElasticsearchStore, elasticsearch_server: SharedServer, address: Address
+):
+    def opened(generation: int | None) -> ElasticsearchStore:
+        return elasticsearch_store(elasticsearch_server, address, generation=generation)
+
+    await commit(log, *(event(n) for n in range(3000)))
+    async with projecting(log, store):
+        await shows(store, *range(3000))
+        rebuilding = asyncio.create_task(rebuild_beside(log, opened, retention=FOR_EVER, pace=PACE))
+        counts = []
+        number = 3000
+        while not rebuilding.done():
+            await commit(log, *(event(number + n) for n in range(20)), shard=number % SHARDS)
+            number += 20
+            counts.append(len(await numbers(store)))
+        assert await rebuilding == 2
+        assert min(counts) >= 3000
+        assert await store.generations.live() == 2
+        await shows(store, *range(number))
+        await commit(log, event(number))
+        await shows(store, *range(number + 1))
+        assert set((await store.generations.there()).values()) == {2}
+
+
+async def test_a_reader_that_stands_still_without_a_reason_is_replaced(
+    log: KafkaLog, store: ElasticsearchStore, monkeypatch: pytest.MonkeyPatch
+):
+    """As Faust does after an exception in its agent: the process lives, and the group commits nothing more."""
+    apps = []
+
+    class FirstOneDeaf(faust_projector.FaustApp):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.deaf = not apps
+            apps.append(self)
+
+        async def _project(self, stream):
+            if self.deaf:
+                async for _ in stream.noack_take(1, within=0.1):
+                    await asyncio.Event().wait()
+            await super()._project(stream)
+
+    monkeypatch.setattr(faust_projector, "FaustApp", FirstOneDeaf)
+    monkeypatch.setattr(faust_projector, "STALLED_S", 5.0)
+    await commit(log, event(1))
+    async with projecting(log, store):
+        await shows(store, 1)
+    assert len(apps) > 1
 
 
 async def test_two_share_the_work_and_one_goes_on_alone(log: KafkaLog, store: ElasticsearchStore):
