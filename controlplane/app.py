@@ -118,7 +118,7 @@ class Daemon:
         await self._serve(controller, log, store)
 
     async def _drive(self, log: Log) -> Controller:
-        self.catalogue = Catalogue({**SERVICES, **OWN})
+        self.catalogue = Catalogue({**SERVICES, **OWN}, self.clock, self.directory)
         controller = Controller(
             self.replica,
             log.journal,
@@ -166,6 +166,7 @@ class Daemon:
             past=Past(self.replica),
             preview=preview,
             directory=self.directory,
+            trespasses=self.catalogue.foreseen_trespasses,
             importing=Importing(
                 self.replica.state, self.catalogue, controller, preview, clock=self.clock, metrics=self.metrics
             ),

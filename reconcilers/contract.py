@@ -10,7 +10,7 @@ Pure: no I/O, no clock, no client library.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -308,6 +308,13 @@ def requires_nothing(_value: Any) -> Sequence[str]:
     return ()
 
 
+class Trespass(NamedTuple):
+    """Something that would reach beyond a tenant's prefix on a shared target: where in the value, and what to do."""
+
+    path: str
+    message: str
+
+
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[ValueT, DesiredT, ObservedT]):
     """One kind of setting: how its value becomes a desired object, which one, and how to get there. All pure."""
@@ -331,6 +338,9 @@ class Kind(Generic[ValueT, DesiredT, ObservedT]):
     """The object is there whether declared or not (a server's parameters): adoption is not asked."""
     named_by: str | None = None
     """Field of the value that names the object where it isn't called as its setting is."""
+    confine: Callable[[ValueT, str], Sequence[Trespass]] | None = None
+    """(value, prefix) → what in the value would reach objects on the target whose names don't begin with the prefix, its
+    own name aside. None: it can't be told, so such an object needs a target that its tenant has for itself."""
     recall: Callable[[ObservedT | None, Mapping[str, str]], ObservedT | None] = recall_nothing
     """Completes an observation by what the status remembers, for what no backend shows: of a password the fingerprint that
     was written last, of an object the id that it had. What is remembered comes from `Outcome.remember` and `Plan.remember`;
@@ -435,6 +445,15 @@ class FileFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class Companion:
+    """Something with a life of its own that every replica runs for each target that has settings of the kinds."""
+
+    kinds: frozenset[str]
+    run: Callable[[Connection], Awaitable[None]]
+    """Until it is cancelled. Raises `BackendError` or `SecretNotFound`; it is started again then, after a pause."""
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """The whole of a service as the daemon knows it. One line in `registry.SERVICES`."""
 
@@ -446,7 +465,10 @@ class Service:
     """Open a backend; raises `Unreachable`, `TerminalError` (wrong credentials), `SecretNotFound`."""
     operations: tuple[Operation, ...] = ()
     analyse: Callable[[Evidence], dict[str, Any]] | None = None
+    companion: Companion | None = None
     formats: tuple[FileFormat, ...] = ()
+    places: Callable[[Any], Hashable] | None = None
+    """(target's value) → where it is, in one spelling: targets of equal places are one backend, whoever declares them."""
     streams: str | None = None
     """What its backends stream, as it stands in paths (`objects`): they are `Streamed`. None: nothing."""
     sweep_s: float = 60.0

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from schemas.names import Name
+from schemas.names import Name, TargetName
 from schemas.redis_parameters import REFUSED_PARAMETERS, real_name
 from schemas.secret import SecretRef
 
@@ -29,6 +29,7 @@ class Value(BaseModel):
 # --- targets -----------------------------------------------------------------------------------------------------------
 
 _SCHEMES: Final = {"redis": ("redis", "rediss"), "memcached": ("memcached",)}
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 DEFAULT_PORTS: Final = {"redis": 6379, "rediss": 6379, "memcached": 11211}
 
 
@@ -56,6 +57,12 @@ class Target(Value):
     def urls(self) -> tuple[str, ...]:
         """Every node's URL."""
         return self.nodes if self.nodes is not None else (str(self.url),)
+
+    @property
+    def place(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of every node, in one spelling."""
+        nodes = (_host_and_port(urlsplit(url)) for url in self.urls)
+        return tuple(sorted(("localhost" if host in _LOOPBACK else host.lower(), port) for host, port in nodes))
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -244,7 +251,7 @@ class RedisUser(Value):
         {"enabled", "nopass", "commands", "keys", "channels", "selectors"}
     )
 
-    target: Name
+    target: TargetName
     username: Annotated[str, Field(max_length=256), AfterValidator(_username)] | None = None
     """None: the name of the setting."""
     enabled: bool = True
@@ -343,7 +350,7 @@ KeyText = Annotated[str, Field(min_length=1, max_length=1024)]
 class Layer(Value):
     """One shared layer of a namespace."""
 
-    target: TargetRef
+    target: TargetName
     ttl_s: Seconds
     """How long a value stays fresh there."""
 
@@ -367,6 +374,9 @@ class Namespace(Value):
         names = [layer.target for layer in self.layers]
         if len(set(names)) != len(names):
             msg = "each layer needs a target of its own"
+            raise ValueError(msg)
+        if any("/" in name for name in names[1:]):
+            msg = "a target that another tenant shares can only be the first layer"
             raise ValueError(msg)
         if self.prefix.startswith("coreplane:"):
             msg = "keys that begin with coreplane: are the daemon's own"

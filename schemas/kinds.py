@@ -23,6 +23,7 @@ KINDS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
         "queue.user": queue.User,
         "queue.acl": queue.Acl,
         "queue.quota": queue.Quota,
+        "queue.route": queue.Route,
         "storage.target": storage.Target,
         "storage.bucket": storage.Bucket,
         "storage.policy": storage.Policy,

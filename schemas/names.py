@@ -19,9 +19,12 @@ SYSTEM: Final = "system"
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 SETTING_TYPE_PATTERN: Final = rf"^({'|'.join((*SERVICES, ACCESS))})\.[a-z][a-z0-9_]{{0,63}}$"
+TARGET_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127})?$"
 REFERENCE_PATTERN: Final = r"^[a-z]+\.[a-z0-9_]+/[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+TargetName = Annotated[str, StringConstraints(pattern=TARGET_PATTERN)]
+"""A target of the same service and tenant, or `{tenant}/{name}`: one that another tenant shares."""
 SettingType = Annotated[str, StringConstraints(pattern=SETTING_TYPE_PATTERN)]
 Reference = Annotated[str, StringConstraints(pattern=REFERENCE_PATTERN)]
 """`type/name` of another setting of the same tenant."""

@@ -9,7 +9,18 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 from schemas.names import Name
 from schemas.secret import SecretRef
@@ -305,5 +316,98 @@ class Quota(Value):
             raise ValueError(msg)
         if (self.ip is None) != (self.connection_creation_rate is None):
             msg = "ip and connection_creation_rate belong together"
+            raise ValueError(msg)
+        return self
+
+
+# --- groups and routes -------------------------------------------------------------------------------------------------
+
+GroupId = Annotated[str, Field(min_length=1, max_length=249)]
+
+
+class Group(Value):
+    """A consumer group that is watched: nothing of it is owned."""
+
+    target: Name
+    group: GroupId | None = None
+    """None: the name of the setting."""
+    max_lag: Annotated[int, Field(ge=0)] | None = None
+    """Most messages of a partition that may wait."""
+    max_lag_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Longest time that a message may wait, as far as its timestamp tells."""
+
+
+Scalar = StrictBool | StrictInt | StrictFloat | StrictStr | None
+
+
+class Test(Value):
+    """What a value is to be; everything that is given must hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    among: Annotated[tuple[Scalar, ...] | None, Field(alias="in", min_length=1, max_length=1000)] = None
+    ne: Scalar = None
+    prefix: str | None = None
+    gt: float | None = None
+    gte: float | None = None
+    lt: float | None = None
+    lte: float | None = None
+    exists: bool | None = None
+
+
+TestOrScalar = Test | StrictBool | StrictInt | StrictFloat | StrictStr
+_POINTER = re.compile(r"(/[^/]+)+")
+
+
+def _pointer(path: str) -> str:
+    """`/a/b`, also written a.b."""
+    text = path if path.startswith("/") else "/" + path.replace(".", "/")
+    if not _POINTER.fullmatch(text):
+        msg = "a path into a JSON message is /order/country, or order.country"
+        raise ValueError(msg)
+    return text
+
+
+class When(Value):
+    """Which messages are meant; nothing given: all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    key: TestOrScalar | None = None
+    headers: Annotated[dict[str, TestOrScalar], Field(max_length=64)] = Field(default_factory=dict)
+    document: Annotated[
+        dict[Annotated[str, AfterValidator(_pointer)], TestOrScalar], Field(alias="json", max_length=64)
+    ] = Field(default_factory=dict)
+    """Path into the message, which is JSON → what is to be there."""
+
+
+class OnError(Value):
+    """What becomes of a message that can't be delivered. Without a dead letter topic its partition waits."""
+
+    dead_letter: TopicName | None = None
+    retries: Annotated[int, Field(ge=0, le=100)] = 3
+
+
+class Route(Value):
+    """Messages of one topic that go to others. Of the routes that match, those with the highest priority take a message."""
+
+    target: Name
+    source: TopicName
+    when: When = When()
+    to: Annotated[tuple[TopicName, ...], Field(min_length=1, max_length=64)]
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    """exactly_once: readers with isolation.level read_committed see each message once, also after a crash."""
+    on_error: OnError = OnError()
+    start: Literal["latest", "earliest"] = "latest"
+    """Where the first route of a source begins."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.source in self.to or self.source == self.on_error.dead_letter:
+            msg = f"{self.source} can't be routed to itself: its messages would go round for ever"
+            raise ValueError(msg)
+        if len(set(self.to)) != len(self.to):
+            msg = "a destination is named twice"
             raise ValueError(msg)
         return self

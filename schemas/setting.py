@@ -5,14 +5,34 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from schemas.names import Name, Reference, SettingType
+from schemas.names import Name, Reference, SettingType, parse_timestamp
 
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
 LabelValue = Annotated[str, StringConstraints(max_length=256)]
 Path = Annotated[str, StringConstraints(pattern=r"^/", max_length=1024)]
 """A JSON pointer (RFC 6901) into the value."""
+
+
+def _time(text: str) -> str:
+    try:
+        parse_timestamp(text)
+    except ValueError as exc:
+        msg = "must be an RFC 3339 time such as 2026-01-31T12:00:00Z"
+        raise ValueError(msg) from exc
+    return text
+
+
+class Ignored(BaseModel):
+    """A path that isn't owned, why, and until when."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Path
+    reason: Annotated[str, Field(min_length=1, max_length=1000)]
+    until: Annotated[str, Field(max_length=64), AfterValidator(_time)] | None = None
+    """RFC 3339 time from which on the path is owned again."""
 
 
 class Policy(BaseModel):
@@ -27,8 +47,8 @@ class Policy(BaseModel):
     """What to do with a backend object that existed before the setting."""
     protect: bool = False
     paused: bool = False
-    ignore: tuple[Path, ...] = ()
-    """Paths of the value that are declared but no longer owned."""
+    ignore: tuple[Path | Ignored, ...] = ()
+    """Paths of the value that are declared but no longer owned. What differs there is counted, and left as it is."""
     allow: tuple[str, ...] = ()
     """Names of irreversible steps that may be taken."""
     interval_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
@@ -97,6 +117,8 @@ class Status(BaseModel):
     external: str | None = None
     """Name of the object in the backend, once it is ours."""
     drift: list[Difference] = Field(default_factory=list)
+    muted: list[Difference] = Field(default_factory=list)
+    """What differs on paths that `policy.ignore` names: seen, and left as it is."""
     last_action: LastAction | None = None
     next_at: str | None = None
     """When it will be looked at again."""

@@ -14,6 +14,7 @@ from controlplane.api.call import Call
 from controlplane.domain.access import Role, beyond, granted
 from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.domain.fold import Verdict
+from controlplane.domain.placing import at, place_of
 from controlplane.domain.writes import Change
 from controlplane.runtime.directory import overlap, stands
 from schemas.access import ACCESS_KINDS, Grant, Share
@@ -40,6 +41,12 @@ async def submit(
     )
 
 
+def count_operation(call: Call[Any]) -> None:
+    """Count what acts on a backend at once. Raises `Refused` (TooManyRequests) over the tenant's quota."""
+    parts, per_s = call.parts, call.parts.directory.quotas(call.tenant).operations_per_s
+    parts.limits.take("operations", f"tenant {call.tenant}", per_s, parts.clock.monotonic())
+
+
 def remembered(call: Call[Any], request_id: str | None = None) -> Verdict | None:
     """The verdict on an earlier request with this id, for those who could have made it. Raises `Refused`."""
     first = call.parts.replica.state.verdicts.get(request_id or call.request_id)
@@ -56,6 +63,7 @@ def admit(call: Call[Any], changes: Sequence[Change]) -> None:
             _admit_access(call, parse_key(change["key"]), change)
         elif call.tenant == SYSTEM:
             raise _misplaced(parse_key(change["key"]), f"the tenant {SYSTEM} holds settings of {ACCESS} alone")
+    _check_trespasses(call, changes)
     _check_quota(call, changes)
 
 
@@ -69,6 +77,24 @@ def _authorise(call: Call[Any], keys: Sequence[str]) -> None:
 
 def _service(key: str) -> str:
     return key.split("/")[1].partition(".")[0]
+
+
+def _check_trespasses(call: Call[Any], changes: Sequence[Change]) -> None:
+    """Looks at those alone that are on a target of two tenants: nearly nobody's are."""
+    shared = call.parts.directory.shares_anything
+    faults = []
+    for change in changes:
+        if change["op"] == "declare" and (shared or _names_another(call, change)):
+            key = parse_key(change["key"])
+            found = call.parts.trespasses(key, change["body"])
+            faults += [Fault(f"/{key.reference}/value{one.path}", one.message) for one in found]
+    if faults:
+        raise Refused(Reason.INVALID, f"{faults[0].path}: {faults[0].message}", faults)
+
+
+def _names_another(call: Call[Any], change: Change) -> bool:
+    model = call.parts.kinds.get(change["key"].split("/")[1])
+    return "/" in str(at(change["body"]["value"], place_of(model)))
 
 
 def _admit_access(call: Call[Any], key: Key, change: Change) -> None:

@@ -18,6 +18,9 @@ from schemas.names import Key, timestamp
 
 BODY_FIELDS = ("value", "labels", "depends_on", "policy", "reason")
 
+_OF_THE_STATE = (Reason.NOT_FOUND, Reason.PRECONDITION_FAILED)
+"""Reasons that another state may not have."""
+
 _MOST_TRIES = 5
 """A patch is computed again when its setting moved meanwhile; after this many times the writer hears of it."""
 
@@ -110,13 +113,27 @@ async def _submit(call: Call[Any], key: Key, change: _Changer, reason: str) -> V
 async def _attempt(
     call: Call[Any], key: Key, change: _Changer, *, condition: preconditions.Precondition, request_id: str, reason: str
 ) -> Verdict:
-    replica = call.parts.replica
+    try:
+        made = _now(call, key, change, condition, request_id)
+    except Refused as exc:
+        if exc.reason not in _OF_THE_STATE:
+            raise
+        await call.parts.replica.be_newest()  # a replica that is behind must not refuse what the log would accept
+        made = _now(call, key, change, condition, request_id)
+    if isinstance(made, Verdict):
+        return made
+    return await admission.submit(call, [made], reason=reason, request_id=request_id)
+
+
+def _now(
+    call: Call[Any], key: Key, change: _Changer, condition: preconditions.Precondition, request_id: str
+) -> writes.Change | Verdict:
+    """The change in the state as it is, or the first verdict: a repeated request meets the state that it made itself."""
     first = admission.remembered(call, request_id)
     if first is not None:
-        return first  # before the precondition: a repeated request meets the state that it made itself
-    entry = replica.state.entries.get(str(key))
-    expected = preconditions.expected(condition, entry.revision if entry else 0)
-    return await admission.submit(call, [change(entry, expected)], reason=reason, request_id=request_id)
+        return first
+    entry = call.parts.replica.state.entries.get(str(key))
+    return change(entry, preconditions.expected(condition, entry.revision if entry else 0))
 
 
 def _dry_run(call: Call[Any], key: Key, change: _Changer, reason: str) -> web.Response:

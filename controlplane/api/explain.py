@@ -14,6 +14,7 @@ from controlplane.domain import answers, explanation, history, writes
 from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.domain.explanation import Past, World
 from controlplane.domain.fold import Entry
+from controlplane.domain.muting import mutes
 from controlplane.domain.status import KeyStatus
 from controlplane.projection.queries import EventFilter
 from controlplane.runtime.foreseen import Foreseen
@@ -35,7 +36,7 @@ async def explain(call: Call[parameters.Explain]) -> web.Response:
     events = await _events(call, key)
     world = await _world(call, entry)
     status = call.parts.statuses.get(key)
-    past = Past(moments, events)
+    past = Past(moments, events, mutes(entry.body, call.parts.clock.now()))
     rows = explanation.explained(past, world, call.query.path)
     if not rows and call.query.path is not None:
         message = f"{parse_key(key).reference} declares nothing at this path, nor does anything differ there"
@@ -83,8 +84,10 @@ def _seen(seen: Foreseen, status: KeyStatus | None) -> World:
     why = seen.unknown or (seen.refused if not seen.differences else None)
     if why is not None:
         return _remembered(status, why.reason, why.message)
-    return World([(one.path, one.desired, one.observed) for one in seen.differences])
+    muted = () if status is None else status.muted
+    return World([(one.path, one.desired, one.observed) for one in seen.differences], muted=muted)
 
 
 def _remembered(status: KeyStatus | None, reason: str, message: str) -> World:
-    return World(() if status is None else status.drift, {"reason": reason, "message": message})
+    drift, muted = ((), ()) if status is None else (status.drift, status.muted)
+    return World(drift, {"reason": reason, "message": message}, muted)

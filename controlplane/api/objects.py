@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
-from controlplane.api import parameters
+from controlplane.api import admission, parameters
 from controlplane.api.call import CORRELATION, Call
 from controlplane.domain.errors import Reason, Refused
 from reconcilers.contract import StreamAnswer, StreamRequest
@@ -54,6 +54,7 @@ async def remove(call: Call[parameters.Object]) -> web.StreamResponse:
 def _open(
     call: Call[parameters.Object], body: AsyncIterator[bytes] | None = None
 ) -> AbstractAsyncContextManager[StreamAnswer]:
+    admission.count_operation(call)
     request = call.request
     asked = StreamRequest(
         method=request.method,

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from controlplane.api import parameters, problems
 from controlplane.api.table import Body, Route
 from controlplane.domain.access import Role
+from controlplane.domain.drifting import DriftState
 from schemas.event import InfrastructureEvent
 from schemas.metric import InfrastructureMetric
 from schemas.names import NAME_PATTERN, SERVICES, Reference
@@ -85,6 +86,32 @@ class Compared(BaseModel):
     from_: int = Field(alias="from")
     to: int
     items: list[ComparedSetting]
+
+
+class DriftedPath(BaseModel):
+    """One path of one setting. `episodes`: how often it was detected in the time asked about."""
+
+    setting: str
+    path: str
+    state: DriftState
+    desired: Any
+    observed: Any
+    since: str | None
+    until: str | None
+    first_at: str | None
+    episodes: int
+    correlation_id: str | None
+    policy: Literal["enforce", "report"]
+    muted: dict[str, str | None] | None
+
+
+class Drifts(BaseModel):
+    """A page. `complete`: false when there were more events than are looked at."""
+
+    items: list[DriftedPath]
+    next_cursor: str | None
+    counts: dict[DriftState, int]
+    complete: bool
 
 
 class SetBy(BaseModel):
@@ -278,6 +305,7 @@ _MODELS: Final[Sequence[type[BaseModel]]] = (
     ApplyBody,
     RollbackBody,
     Compared,
+    Drifts,
     Explanation,
     ImportBody,
     Imported,

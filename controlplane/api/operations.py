@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from controlplane.api import bodies, parameters
+from controlplane.api import admission, bodies, parameters
 from controlplane.api.call import Call, answer
 from controlplane.domain.errors import Reason, Refused
 
@@ -16,8 +16,7 @@ async def run(call: Call[parameters.Parameters]) -> web.Response:
     if name not in known:
         raise Refused(Reason.NOT_FOUND, f"there is no operation {name}; there are: {', '.join(sorted(known))}")
     body = await bodies.json_map(call.request, call.most_bytes) if call.request.body_exists else {}
-    parts, per_s = call.parts, call.parts.directory.quotas(call.tenant).operations_per_s
-    parts.limits.take("operations", f"tenant {call.tenant}", per_s, parts.clock.monotonic())
+    admission.count_operation(call)
     done = await call.parts.operations.run(call.tenant, name, body, actor=call.caller.actor, request_id=call.request_id)
     return answer(done)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from multidict import MultiMapping
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from controlplane.domain.drifting import DriftState
 from controlplane.domain.errors import Fault, Reason, Refused
 from schemas.event import EventStatus, EventType
 from schemas.names import ACCESS, SERVICES, parse_timestamp
@@ -128,6 +129,19 @@ class Export(Parameters):
     service: str | None = None
     label: Annotated[list[str], Field(description="`key=value`; several must all hold.")] = []
     format: Annotated[Literal["json", "yaml"] | None, Field(description="Instead of the Accept header.")] = None
+
+
+class Drift(Parameters):
+    """Of GET drift."""
+
+    state: DriftState | None = None
+    setting: Annotated[str | None, Field(description="A key, or type/name of this tenant.")] = None
+    type: str | None = None
+    service: str | None = None
+    label: Annotated[list[str], Field(description="`key=value`; several must all hold.")] = []
+    since: Annotated[str | None, Field(description="RFC 3339 time; 7 days ago when left out.")] = None
+    limit: Limit = 100
+    cursor: Cursor | None = None
 
 
 class EventQuery(Parameters):

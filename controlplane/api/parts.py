@@ -25,7 +25,8 @@ from controlplane.runtime.preview import Proposal
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.statuses import StatusView
 from controlplane.telemetry.metrics import Metrics
-from reconcilers.contract import Service, StreamAnswer, StreamRequest
+from reconcilers.contract import Service, StreamAnswer, StreamRequest, Trespass
+from schemas.names import Key
 
 
 class Control(Protocol):
@@ -76,6 +77,9 @@ class Imports(Protocol):
         """What a file says. Raises `Refused`."""
 
 
+Trespasses = Callable[[Key, Mapping[str, Any]], Sequence[Trespass]]
+
+
 def no_troubles() -> Sequence[Mapping[str, str]]:
     """Nothing keeps the daemon from being ready."""
     return ()
@@ -100,6 +104,8 @@ class Parts:
     clock: Clock
     past: Past
     preview: Foresight
+    trespasses: Trespasses
+    """Why a declaration may not have its object where it says; nothing when it may."""
     directory: Directory
     """Tokens, tenants and shares."""
     importing: Imports

@@ -12,6 +12,7 @@ from controlplane.api import (
     audit,
     bodies,
     declarations,
+    drift,
     events,
     explain,
     importing,
@@ -177,6 +178,15 @@ SETTINGS: Final = (
 EVENTS: Final = (
     Route(
         "GET",
+        f"{TENANT}/drift",
+        drift.many,
+        "What differs now, or did: open, muted, recurring, resolved",
+        Role.VIEWER,
+        {200: Answer("Drifts")},
+        query=parameters.Drift,
+    ),
+    Route(
+        "GET",
         f"{TENANT}/events",
         events.events,
         "Events, newest first",
@@ -257,6 +267,7 @@ OBJECTS: Final = (
         Role.EDITOR,
         {200: Answer("Text", "What was stored.", "*/*"), 206: Answer("Text", "The range that was asked for.", "*/*")},
         query=parameters.Object,
+        service="storage",
         headers=("Range", "If-Match", "If-None-Match"),
     ),
     Route(
@@ -267,6 +278,7 @@ OBJECTS: Final = (
         Role.EDITOR,
         {200: Answer(None, "Stored; `ETag` and `x-amz-version-id` say as what.")},
         query=parameters.Object,
+        service="storage",
         body=Body("Text", ("application/octet-stream",)),
         headers=("Content-MD5", "If-Match", "If-None-Match"),
     ),
@@ -278,6 +290,7 @@ OBJECTS: Final = (
         Role.EDITOR,
         {204: Answer(None, "Removed, or never there.")},
         query=parameters.Object,
+        service="storage",
     ),
 )
 

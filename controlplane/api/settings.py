@@ -38,12 +38,14 @@ async def many(call: Call[parameters.List]) -> web.Response:
         message = "isn't kept of the past: ask for the phase, or for a time"
         raise Refused(Reason.MALFORMED, f"phase {message}", [Fault("?phase", message)])
     await reach(call, query.min_revision, query.timeout)
-    chosen = _chosen(call, query.type, query.service, query.label, phase=query.phase, text=query.text)
+    selection = chosen(call, query.type, query.service, query.label, phase=query.phase, text=query.text)
     entries = await _entries(call, query.at)
     statuses: Any = call.parts.statuses if query.at is None else {}
-    page, following = answers.page(entries.values(), statuses, chosen, after=_decoded(query.cursor), limit=query.limit)
+    page, following = answers.page(
+        entries.values(), statuses, selection, after=decoded_cursor(query.cursor), limit=query.limit
+    )
     items = [answers.setting(entry, statuses.get(entry.key)) for entry in page]
-    return answer({"items": items, "next_cursor": _encoded(following)})
+    return answer({"items": items, "next_cursor": encoded_cursor(following)})
 
 
 async def revisions(call: Call[parameters.History]) -> web.Response:
@@ -52,13 +54,13 @@ async def revisions(call: Call[parameters.History]) -> web.Response:
     if not call.parts.replica.state.history.get(key):
         raise not_found(call.key())
     rows = history.history(key, await records(call, key))
-    after = _decoded(call.query.cursor)
+    after = decoded_cursor(call.query.cursor)
     if after and not after.isdecimal():
         raise _bad_cursor()
     rest = [row for row in reversed(rows) if not after or row["revision"] < int(after)]
     page = rest[: call.query.limit]
     following = str(page[-1]["revision"]) if len(rest) > len(page) else None
-    return answer({"items": page, "next_cursor": _encoded(following)})
+    return answer({"items": page, "next_cursor": encoded_cursor(following)})
 
 
 async def reconcile(call: Call[parameters.Parameters]) -> web.Response:
@@ -74,9 +76,9 @@ async def reconcile(call: Call[parameters.Parameters]) -> web.Response:
 async def export(call: Call[parameters.Export]) -> web.StreamResponse:
     """Declarations that `apply` takes back."""
     query = call.query
-    chosen = _chosen(call, query.type, query.service, query.label)
+    selection = chosen(call, query.type, query.service, query.label)
     entries = await _entries(call, query.at)
-    found = answers.select(entries.values(), call.parts.statuses, chosen)
+    found = answers.select(entries.values(), call.parts.statuses, selection)
     declared = [answers.declaration(entry) for entry in found if not entry.retiring]
     as_yaml = query.format == "yaml" if query.format else "yaml" in call.request.headers.get("Accept", "")
     if not as_yaml:
@@ -91,9 +93,9 @@ async def diff(call: Call[parameters.Diff]) -> web.Response:
     now = call.parts.replica.state.position
     begin = await revision_of(call, query.from_, "from")
     end = now if query.to is None else await revision_of(call, query.to, "to")
-    chosen = _chosen(call, query.type, query.service, query.label)
+    selection = chosen(call, query.type, query.service, query.label)
     before, after = await call.parts.past.entries(begin), await call.parts.past.entries(end)
-    return answer({"from": begin, "to": end, "items": list(comparison.compared(before, after, chosen))})
+    return answer({"from": begin, "to": end, "items": list(comparison.compared(before, after, selection))})
 
 
 async def revision_of(call: Call[Any], at: str, name: str) -> int:
@@ -137,10 +139,10 @@ async def records(call: Call[Any], key: str) -> list[tuple[int, Mapping[str, Any
     return found
 
 
-def _chosen(
+def chosen(
     call: Call[Any], setting_type: str | None, service: str | None, label: list[str], **more: Any
 ) -> answers.Selection:
-    """Of the tenant. `more`: phase and text."""
+    """What a list is asked to hold, of the tenant. `more`: phase and text. Raises `Refused` (Malformed)."""
     known = parameters.known_service(service, "service")
     return answers.Selection(call.tenant, setting_type, known, answers.labels_of(label), services=call.services, **more)
 
@@ -150,11 +152,13 @@ def not_found(key: Key) -> Refused:
     return Refused(Reason.NOT_FOUND, f"tenant {key.tenant} has no {key.reference}")
 
 
-def _encoded(cursor: str | None) -> str | None:
+def encoded_cursor(cursor: str | None) -> str | None:
+    """The place after which the next page begins, as it is given out."""
     return None if cursor is None else base64.urlsafe_b64encode(cursor.encode()).decode().rstrip("=")
 
 
-def _decoded(cursor: str | None) -> str:
+def decoded_cursor(cursor: str | None) -> str:
+    """The place that was given out; empty for the first page. Raises `Refused` (Malformed)."""
     if not cursor:
         return ""
     try:

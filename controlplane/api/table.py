@@ -47,6 +47,8 @@ class Route:
     body: Body | None = None
     headers: tuple[str, ...] = field(default=())
     """Request headers that mean something here."""
+    service: str | None = None
+    """Whose it is, where the path doesn't say."""
 
     @property
     def name(self) -> str:
@@ -56,7 +58,7 @@ class Route:
     def service_of(self, in_path: Mapping[str, str]) -> str | None:
         """The service that a path names; None when it names none, and what is answered must be sorted out."""
         named = in_path.get("type") or in_path.get("operation") or in_path.get("service")
-        return None if named is None else named.partition(".")[0]
+        return self.service if named is None else named.partition(".")[0]
 
     @property
     def pattern(self) -> str:

@@ -82,13 +82,14 @@ def _row(row: Json, now: float) -> list[str | Text]:
 
 
 def _observed(row: Json) -> Text:
-    if row["muted"]:
+    if row["muted"] and not row["drift"]:
         return Text("ignored", "dim")
     if not row["known"]:
         return Text("unknown", "yellow")
     if not row["drift"]:
         return Text("as desired", "green")
-    return Text(difference(row["drift"][0]["desired"], row["drift"][0]["observed"]), "yellow")
+    told = difference(row["drift"][0]["desired"], row["drift"][0]["observed"])
+    return Text(f"ignored: {told}", "dim") if row["muted"] else Text(told, "yellow")
 
 
 def steps(chain: Iterable[Json]) -> Rows:

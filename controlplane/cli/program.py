@@ -22,6 +22,7 @@ from controlplane.cli import (
     daemon_status,
     doctor,
     down,
+    drifting,
     events,
     explaining,
     importing,
@@ -68,6 +69,7 @@ VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (SETTINGS, "export", settings_verbs.export),
     (SETTINGS, "reconcile", settings_verbs.reconcile),
     (WATCHING, "events", events.events),
+    (WATCHING, "drift", drifting.drift),
     (WATCHING, "op", operating.op),
     (ACCESS, "audit", auditing.audit),
 )

@@ -216,6 +216,25 @@ class CoreplaneClient:
         query = {"dry_run": dry_run or None}
         return await self._write("POST", f"{self._root}/rollback", body, query, _key(idempotency_key))
 
+    async def drift(
+        self,
+        *,
+        state: str | None = None,
+        setting: str | None = None,
+        setting_type: str | None = None,
+        service: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        since: str | None = None,
+    ) -> Json:
+        """Paths that differ or did since → `{items: [{setting, path, state, …}], counts, complete}`, all pages together."""
+        query: Json = {"state": state, "setting": setting, "type": setting_type, "service": service}
+        query |= {"label": _pairs(labels), "since": since, "limit": PAGE}
+        found = await self._read(f"{self._root}/drift", query)
+        while found["next_cursor"]:
+            more = await self._read(f"{self._root}/drift", {**query, "cursor": found["next_cursor"]})
+            found = {**more, "items": [*found["items"], *more["items"]]}
+        return found
+
     async def explain(self, setting_type: str, name: str, *, path: str | None = None) -> Json:
         """Why it is as it is → `{paths: [{path, desired, observed, set_by, …}], chain, drift}`."""
         return await self._read(f"{self._setting(setting_type, name)}/explain", {"path": path})

@@ -8,11 +8,12 @@ those that belong to no owned path stand in rows of their own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from controlplane.domain.changes import changed_paths, identical, pointer, pointer_parts
 from controlplane.domain.history import Moment
+from controlplane.domain.muting import Mute, mute_of, related
 from schemas.event import EventType
 
 STAGES: Final[Mapping[str, str]] = {
@@ -35,6 +36,8 @@ class World:
     """(path, desired, observed)"""
     unknown: Mapping[str, str] | None = None
     """reason and message."""
+    muted: Sequence[tuple[str, Any, Any]] = ()
+    """What differed on paths that aren't owned, when they were last looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,8 @@ class Past:
 
     moments: Sequence[Moment]
     events: Sequence[Mapping[str, Any]]
-    ignored: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Path that isn't owned any more → what is to be said of that."""
+    mutes: Sequence[Mute] = ()
+    """Paths that aren't owned now."""
 
 
 def explained(past: Past, world: World, path: str | None = None) -> list[dict[str, Any]]:
@@ -56,9 +59,9 @@ def explained(past: Past, world: World, path: str | None = None) -> list[dict[st
     rows += [
         {**_row(_bare(at), desired, past, world), "observed": observed}
         for at, desired, observed in world.differences
-        if not any(_related(_bare(at), leaf) for leaf in owned)
+        if not any(related(_bare(at), leaf) for leaf in owned)
     ]
-    return [row for row in rows if path is None or _related(row["path"], path)]
+    return [row for row in rows if path is None or related(row["path"], path)]
 
 
 def chain(past: Past, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -117,9 +120,10 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _row(path: str, desired: Any, past: Past, world: World) -> dict[str, Any]:
-    mine = [one for one in world.differences if _related(_bare(one[0]), path)]
-    muted = next((told for at, told in past.ignored.items() if _related(path, at)), None)
-    known = world.unknown is None and muted is None
+    muted = mute_of(path, past.mutes)
+    seen = world.differences if muted is None else world.muted
+    mine = [one for one in seen if related(_bare(one[0]), path)]
+    known = world.unknown is None
     observed = mine[0][2] if mine and known else desired if known else None
     return {
         "path": path,
@@ -129,7 +133,7 @@ def _row(path: str, desired: Any, past: Past, world: World) -> dict[str, Any]:
         "set_by": _set_by(path, past.moments),
         "last_action": _last_action(path, past.events),
         "drift": [{"path": at, "desired": wanted, "observed": held} for at, wanted, held in mine],
-        "muted": None if muted is None else dict(muted),
+        "muted": None if muted is None else muted._asdict(),
     }
 
 
@@ -158,7 +162,7 @@ def _last_action(path: str, events: Sequence[Mapping[str, Any]]) -> dict[str, An
         if event["event_type"] != EventType.ACTION_STARTED:
             continue
         paths = event["details"].get("paths")
-        if paths is None or any(_related(path, one) for one in paths):
+        if paths is None or any(related(path, one) for one in paths):
             ended = next((e for e in events if e["causation_id"] == event["id"] and e["event_type"] in STAGES), None)
             return {
                 "step": event["details"].get("step"),
@@ -187,8 +191,3 @@ def at(value: Any, path: str) -> Any:
 def _bare(path: str) -> str:
     """The path without the node it speaks of."""
     return path.partition("@")[0]
-
-
-def _related(one: str, other: str) -> bool:
-    """True when one of the paths is, or lies below, the other."""
-    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")

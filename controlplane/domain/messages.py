@@ -12,11 +12,12 @@ from pydantic_core import ErrorDetails
 
 from controlplane.domain.changes import pointer
 from controlplane.domain.errors import Fault
-from schemas.names import NAME_PATTERN, REFERENCE_PATTERN
+from schemas.names import NAME_PATTERN, REFERENCE_PATTERN, TARGET_PATTERN
 from schemas.secret import SecretRef
 
 _PATTERNS: Final = {
     NAME_PATTERN: "must begin with a letter or digit and hold at most 128 letters, digits, '.', '_' and '-'",
+    TARGET_PATTERN: "must be the name of a target, or tenant/name of one that another tenant shares",
     REFERENCE_PATTERN: "must be a reference type/name, for example cache.target/redis",
     r"^/": "must be a JSON pointer into the value, for example /ttl_s",
 }

@@ -6,7 +6,7 @@ statuses and nothing is committed for them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -62,6 +62,8 @@ class KeyStatus:
     external: str | None = None
     drift: tuple[tuple[str, Any, Any], ...] = ()
     """(path, desired, observed)"""
+    muted: tuple[tuple[str, Any, Any], ...] = ()
+    """The same of paths that aren't owned: `policy.ignore`."""
     last_action: LastAction | None = None
     intent: Intent | None = None
     unknown_since: str | None = None
@@ -174,12 +176,15 @@ def unanswered(status: KeyStatus, now: float, reason: str, message: str) -> KeyS
 def drifted(status: KeyStatus, now: float, differences: Sequence[tuple[str, Any, Any]]) -> KeyStatus:
     """Observed differs from what was converged before on owned paths."""
     paths = ", ".join(path for path, _, _ in differences) or "/"
-    status = replace(
-        status, drift=tuple((path, plain(desired), plain(observed)) for path, desired, observed in differences)
-    )
+    status = replace(status, drift=plainly(differences))
     return conditioned(
         status, now, Drifted=("True", "OutOfBandChange", paths), Ready=("False", "Drifted", f"differs on {paths}")
     )
+
+
+def plainly(found: Iterable[tuple[str, Any, Any]]) -> tuple[tuple[str, Any, Any], ...]:
+    """Differences as a status holds them."""
+    return tuple((path, plain(desired), plain(observed)) for path, desired, observed in found)
 
 
 def remembering(status: KeyStatus, learnt: Mapping[str, str]) -> KeyStatus:
@@ -216,10 +221,16 @@ def public(status: KeyStatus) -> dict[str, Any]:
         "observed_generation": status.observed_generation,
         "conditions": [c._asdict() for c in status.conditions],
         "external": status.external,
-        "drift": [{"path": path, "desired": desired, "observed": observed} for path, desired, observed in status.drift],
+        "drift": differences(status.drift),
+        "muted": differences(status.muted),
         "last_action": status.last_action._asdict() if status.last_action else None,
         "next_at": status.next_at,
     }
+
+
+def differences(found: Iterable[tuple[str, Any, Any]]) -> list[dict[str, Any]]:
+    """Differences as the API answers them."""
+    return [{"path": path, "desired": desired, "observed": observed} for path, desired, observed in found]
 
 
 def to_wire(status: KeyStatus) -> dict[str, Any]:
@@ -250,6 +261,7 @@ def from_wire(record: Mapping[str, Any]) -> KeyStatus:
         ),
         external=record.get("external"),
         drift=tuple((d["path"], d["desired"], d["observed"]) for d in record.get("drift", ())),
+        muted=tuple((d["path"], d["desired"], d["observed"]) for d in record.get("muted", ())),
         last_action=_known(LastAction, action) if action else None,
         intent=_known(Intent, intent) if intent else None,
         unknown_since=record.get("unknown_since"),

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from controlplane.domain.changes import pointer, pointer_parts
 from controlplane.domain.errors import Fault
 from controlplane.domain.messages import closest, faults_of
+from controlplane.domain.muting import mutes
 from schemas.setting import Declaration
 
 MOST_LEVELS: Final = 32
@@ -115,15 +116,15 @@ def stored_body(declaration: Declaration) -> dict[str, Any]:
     }
 
 
-def owned_value(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The value without the paths that the policy ignores."""
+def owned_value(body: Mapping[str, Any], now: float | None = None) -> dict[str, Any]:
+    """The value without the paths that the policy ignores at a time (Unix seconds; None: at any)."""
     value: dict[str, Any] = body["value"]
-    ignored = body.get("policy", {}).get("ignore", ())
+    ignored = mutes(body, now)
     if not ignored:
         return value
     value = copy.deepcopy(value)
-    for path in ignored:
-        _remove(value, pointer_parts(path))
+    for mute in ignored:
+        _remove(value, pointer_parts(mute.path))
     return value
 
 
@@ -152,11 +153,13 @@ def _reference_faults(declaration: Declaration, kinds: Mapping[str, type[BaseMod
 def _ignore_faults(declaration: Declaration, model: type[BaseModel], prefix: str) -> list[Fault]:
     """Each ignored path must be declared, and what is left must still be a value of its kind."""
     faults = []
-    for index, path in enumerate(declaration.policy.ignore):
+    for index, one in enumerate(declaration.policy.ignore):
+        place = f"{prefix}/policy/ignore/{index}"
+        path, place = (one, place) if isinstance(one, str) else (one.path, f"{place}/path")
         message = _why_not_ignorable(declaration.value, path, model)
         if message:
-            faults.append(Fault(f"{prefix}/policy/ignore/{index}", message))
-    rest = owned_value({"value": declaration.value, "policy": {"ignore": declaration.policy.ignore}})
+            faults.append(Fault(place, message))
+    rest = owned_value(stored_body(declaration))
     if not faults and value_faults(rest, model):
         faults.append(Fault(f"{prefix}/policy/ignore", "without all of these the value isn't valid: ignore fewer"))
     return faults

@@ -6,7 +6,7 @@ idle sweep.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,9 +14,12 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from controlplane.domain.fold import Entry
+from controlplane.domain.muting import Mute, mutes, next_end
 from controlplane.domain.placing import recorded
 from controlplane.domain.validation import owned_value
-from reconcilers.contract import ExternalId, Kind, Service
+from controlplane.runtime.clock import Clock, SystemClock
+from controlplane.runtime.sharing import NothingShared, Shares, owner_and_name, trespasses
+from reconcilers.contract import ExternalId, Kind, Service, Trespass
 from schemas.names import Key, parse_key
 
 _log = structlog.get_logger()
@@ -52,6 +55,16 @@ class Resolved:
     desired: Any
     requires: tuple[str, ...]
     """`type/name` of the settings it stands on: explicit, implied, and its target."""
+    mutes: tuple[Mute, ...] = ()
+    """Paths of the declaration that aren't owned now."""
+    whole: Any = None
+    """What would be desired if they were owned; None when all are."""
+
+
+def place(tenant: str, service: str, target: str) -> TargetId:
+    """The target that a tenant means by a name: its own, or `{owner}/{name}`."""
+    owner, name = owner_and_name(tenant, target)
+    return TargetId(owner, service, name)
 
 
 class Declared(NamedTuple):
@@ -74,8 +87,15 @@ class Unresolved:
 class Catalogue:
     """The services this daemon knows."""
 
-    def __init__(self, services: Mapping[str, Service]) -> None:
+    def __init__(
+        self, services: Mapping[str, Service], clock: Clock | None = None, shares: Shares | None = None
+    ) -> None:
+        """`clock`: for paths that are ignored until a time."""
         self.services = services
+        self.shares: Shares = shares or NothingShared()
+        self.clock = clock or SystemClock()
+        self._ends: dict[str, float] = {}
+        """Key → when what is remembered of it no longer holds."""
         self._kinds = {kind.setting_type: kind for service in services.values() for kind in service.kinds}
         self._resolved: dict[str, Resolved | Unresolved] = {}
 
@@ -93,20 +113,45 @@ class Catalogue:
     def target_of(self, key: Key, body: Mapping[str, Any]) -> TargetId:
         """Where a declaration is carried out, also when its value makes no sense. See `domain.placing`."""
         resolved = self._target_name(key, body)
-        return TargetId(key.tenant, key.service, resolved)
+        return place(key.tenant, key.service, resolved)
+
+    def trespasses(self, resolved: Resolved) -> Sequence[Trespass]:
+        """Why the setting may not have its object where it is declared; nothing when it may."""
+        if resolved.kind is None:
+            return ()
+        key, target = resolved.key, resolved.target.key
+        return trespasses(key, target, resolved.external, kind=resolved.kind, value=resolved.value, shares=self.shares)
+
+    def foreseen_trespasses(self, key: Key, body: Mapping[str, Any]) -> Sequence[Trespass]:
+        """The same for what isn't stored yet."""
+        entry = Entry(
+            str(key), body, 0, 0, 0, "", "", retiring=False, deletion=None, actor="", reason="", request_id=""
+        )
+        resolved = self._resolve(entry)
+        return self.trespasses(resolved) if isinstance(resolved, Resolved) else ()
 
     def resolve(self, entry: Entry) -> Resolved | Unresolved:
         """The entry as its kind understands it. Remembered per revision."""
         known = self._resolved.get(entry.key)
-        if known is not None and known.entry.revision == entry.revision:
+        if known is not None and known.entry.revision == entry.revision and not self._ended(entry.key):
             return known
         resolved = self._resolve(entry)
+        end = next_end(resolved.mutes) if isinstance(resolved, Resolved) else None
+        self._ends |= {} if end is None else {entry.key: end}
         self._resolved[entry.key] = resolved
         return resolved
 
     def forget(self, key: str) -> None:
         """Drop what is remembered of a key that left the state."""
         self._resolved.pop(key, None)
+        self._ends.pop(key, None)
+
+    def _ended(self, key: str) -> bool:
+        """Is a path owned again that wasn't when the key was resolved?"""
+        if key not in self._ends or self.clock.now() < self._ends[key]:
+            return False
+        del self._ends[key]
+        return True
 
     def _target_name(self, key: Key, body: Mapping[str, Any]) -> str:
         if (target := recorded(body)) is not None:
@@ -131,7 +176,7 @@ class Catalogue:
         if model is None:
             return self._unresolved(entry, key, "UnknownType", f"this daemon doesn't know {key.setting_type}")
         try:
-            value = model.model_validate(owned_value(entry.body))
+            value = model.model_validate(owned_value(entry.body, self.clock.now()))
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_input=False)[0]
             path = "/".join(str(part) for part in first["loc"])
@@ -148,12 +193,16 @@ class Catalogue:
     def _understood(self, entry: Entry, key: Key, kind: Kind[Any, Any, Any] | None, value: Any) -> Resolved:
         explicit = entry.body.get("depends_on", ())
         name = recorded(entry.body) or (key.name if kind is None else kind.target(value))
-        target = TargetId(key.tenant, key.service, name)
+        target = place(key.tenant, key.service, name)
         if kind is None:
             external = ExternalId(key.setting_type, key.name)
             return Resolved(entry, key, target, None, value, external, None, tuple(explicit))
-        place = () if self.is_own(key.service) else (f"{key.service}.target/{target.target}",)
-        implied = (*place, *kind.requires(value))
+        at = () if self.is_own(key.service) else (f"{key.service}.target/{name}",)
+        # What is another tenant's isn't waited for: its own connection says whether it is there.
+        implied = [needed for needed in (*at, *kind.requires(value)) if needed.count("/") == 1]
         requires = dict.fromkeys((*explicit, *implied))
         external = ExternalId(key.setting_type, kind.identify(key.name, value))
-        return Resolved(entry, key, target, kind, value, external, kind.desired(key.name, value), tuple(requires))
+        muted = mutes(entry.body, self.clock.now())
+        whole = kind.desired(key.name, kind.value.model_validate(entry.body["value"])) if muted else None
+        desired = kind.desired(key.name, value)
+        return Resolved(entry, key, target, kind, value, external, desired, tuple(requires), muted, whole)

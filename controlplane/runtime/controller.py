@@ -31,6 +31,7 @@ from controlplane.runtime.attribution import ACTOR
 from controlplane.runtime.backoff import Backoff
 from controlplane.runtime.catalogue import Catalogue, TargetId
 from controlplane.runtime.clock import Clock
+from controlplane.runtime.companions import Companions
 from controlplane.runtime.desired import DesiredState
 from controlplane.runtime.link import Surrounded
 from controlplane.runtime.ownership import MayTake, always
@@ -83,6 +84,7 @@ class Controller:
         self._desired = DesiredState(replica.state, catalogue, statuses, secrets)
         self._announcer = Announcer(replica, self._desired, journal.shards, self._look_at_all)
         self._around = Surrounded(self._desired, secrets, clock, metrics, config)
+        self._companions = Companions(self._desired, catalogue, secrets, clock, metrics)
         self._shards: dict[int, Shard] = {}
         self._kept: set[int] = set()
         """Shards that this process should hold."""
@@ -100,6 +102,8 @@ class Controller:
         """Arrange what is desired; call when the replica has caught up. Owns nothing yet."""
         self._announcer.load()
         self._supervisor.start("announcer", self._announcer.run)
+        if any(service.companion is not None for service in self._catalogue.services.values()):
+            self._supervisor.start("companions", self._companions.run)
 
     async def own(self, indices: Collection[int]) -> None:
         """Hold exactly these shards from now on; those given up first end what they have under way."""
@@ -130,6 +134,7 @@ class Controller:
         await self._drain(self._loops.values())
         await self._loop_supervisor.stop()
         await self._supervisor.stop()
+        await self._companions.close()
 
     # --- what others ask -----------------------------------------------------------------------------------------------
 

@@ -44,6 +44,8 @@ class Surroundings:
     cycle: tuple[str, ...] = ()
     owner: str | None = None
     """Key of the setting that has the external object already; of a retiring key's, the object that it made."""
+    trespass: str | None = None
+    """Why its object may not be on the target, which is another tenant's or shared with others."""
     missing_secret: str | None = None
     unsupported: str | None = None
 
@@ -93,10 +95,13 @@ def before_looking(
     if around.cycle:
         path = " -> ".join((*around.cycle, around.cycle[0]))
         return Decision(statuses.stalled(status, now, "DependencyCycle", f"depends on itself: {path}"))
+    if around.trespass is not None:
+        return Decision(statuses.stalled(status, now, "NotShared", around.trespass))
     if around.owner is not None:
-        message = (
-            f"{resolved.external.name} of {resolved.target} is declared by {around.owner} already; retire one of them"
-        )
+        tenant = around.owner.partition("/")[0]
+        # Who has a target with others isn't told what else they call theirs.
+        other = around.owner if tenant == resolved.key.tenant else "another tenant"
+        message = f"{resolved.external.name} of {resolved.target} is declared by {other} already; retire one of them"
         return Decision(statuses.stalled(status, now, "Conflict", message))
     if not around.target_declared:
         message = f"declare {resolved.target.service}.target/{resolved.target.target}"
@@ -132,7 +137,7 @@ def _before_retiring(
     if around.dependents:
         message = "still needed by " + ", ".join(around.dependents[:5])
         return Decision(statuses.reconciling(status, now, "WaitingForDependents", message))
-    if _retained(resolved) or status.external is None or around.owner is not None:
+    if _retained(resolved) or status.external is None or around.owner is not None or around.trespass is not None:
         return Decision(status, forget=True)
     if not around.target_declared:
         message = f"{resolved.target} is not declared, so what is there can't be removed; ?deletion=retain forgets it"

@@ -1,12 +1,16 @@
 """What is wanted, arranged for the controller: by target, with dependencies and claims. Derived from the folded state.
 
 Every replica can hold it; only shard owners ask it. It follows the fold by `update`, one key at a time.
+
+Note [One backend, two targets]. Two tenants may each declare a target of their own that leads to the same server. If claims
+were by target, both would own the same object there and undo each other's work for ever; so they are by where the targets
+lead, and the older setting owns the object.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from collections.abc import Set as AbstractSet
 
 from controlplane.domain.claims import Claims
@@ -16,6 +20,7 @@ from controlplane.runtime.catalogue import Catalogue, Declared, Resolved, Target
 from controlplane.runtime.decisions import Surroundings
 from controlplane.runtime.statuses import StatusView
 from reconcilers.contract import ExternalId, SecretNotFound, Secrets
+from schemas.names import SYSTEM, parse_key
 from schemas.secret import references_in
 
 NO_KEYS: frozenset[str] = frozenset()
@@ -33,6 +38,8 @@ class DesiredState:
         self._claims = Claims()
         self._keys: defaultdict[TargetId, set[str]] = defaultdict(set)
         self._targets: dict[str, TargetId] = {}
+        self._places: dict[TargetId, Hashable] = {}
+        """Where the backends of the targets are, as far as their services can tell."""
 
     def load(self) -> None:
         """Arrange everything the state holds now."""
@@ -42,7 +49,7 @@ class DesiredState:
     def update(self, key: str) -> AbstractSet[str]:
         """Follow a change of one key; the keys (itself included) that should be looked at because of it."""
         entry = self._state.entries.get(key)
-        affected = {key, *self._around(key)}
+        affected = {key, *self._around(key), *self._shared_by(entry)}
         if entry is None:
             affected |= set(self._graph.needs(key)) | set(self._claims.release(key))
             self._graph.drop(key)
@@ -57,9 +64,33 @@ class DesiredState:
             return affected | set(self._claims.release(key))
         self._graph.put(key, resolved.requires)
         if resolved.kind is not None:
-            identity = (resolved.target, resolved.external)
-            affected |= set(self._claims.claim(key, identity, entry.created_revision))
+            affected |= self._claim(resolved)
+        else:
+            affected |= self._moved(resolved)
         return affected
+
+    def _claim(self, resolved: Resolved) -> AbstractSet[str]:
+        """The keys that lose or gain an object by it. Note [One backend, two targets]."""
+        entry, identity = resolved.entry, (self._place(resolved.target), resolved.external)
+        return set(self._claims.claim(entry.key, identity, entry.created_revision))
+
+    def _place(self, target: TargetId) -> Hashable:
+        return self._places.get(target, target)
+
+    def _moved(self, target: Resolved) -> AbstractSet[str]:
+        """A target's declaration says where its settings' objects are: they claim them anew when that is elsewhere."""
+        places = self.catalogue.services[target.key.service].places
+        now = target.target if places is None else (target.key.service, places(target.value))
+        if self._place(target.target) == now:
+            return NO_KEYS
+        self._places[target.target] = now
+        found: set[str] = set()
+        for key in self.keys_of(target.target):
+            entry = self._state.entries.get(key)
+            resolved = None if entry is None else self.catalogue.resolve(entry)
+            if isinstance(resolved, Resolved) and resolved.kind is not None:
+                found |= {key, *self._claim(resolved)}
+        return found
 
     def _around(self, key: str) -> AbstractSet[str]:
         """The keys that need it; however far away when it is on a cycle: its change may free them all."""
@@ -118,9 +149,25 @@ class DesiredState:
             dependents=tuple(sorted(k for k in self._graph.dependents(key) if k in self._state.entries)),
             cycle=self._graph.cycle_through(key),
             owner=self._owner(resolved, made),
+            trespass=self._trespass(resolved),
             missing_secret=self._missing_secret(resolved),
             unsupported=unsupported,
         )
+
+    def _trespass(self, resolved: Resolved | Unresolved) -> str | None:
+        if isinstance(resolved, Unresolved):
+            return None
+        return next((found.message for found in self.catalogue.trespasses(resolved)), None)
+
+    def _shared_by(self, entry: Entry | None) -> AbstractSet[str]:
+        """The keys on the target that a share is about: what they may do has changed."""
+        if entry is None or not entry.key.startswith(f"{SYSTEM}/access.share/"):
+            return NO_KEYS
+        try:
+            tenant, setting_type, name = parse_key(entry.body["value"]["target"])
+        except (KeyError, TypeError, ValueError):
+            return NO_KEYS  # declared past the API: it shares nothing
+        return self.keys_of(TargetId(tenant, setting_type.partition(".")[0], name))
 
     def _is_declared(self, target: TargetId) -> bool:
         return target.key in self._state.entries or self.catalogue.is_own(target.service)
@@ -129,7 +176,7 @@ class DesiredState:
         if isinstance(resolved, Unresolved) or made is None or not resolved.entry.retiring:
             return self._claims.contested(resolved.entry.key)
         thing = ExternalId(resolved.external.setting_type, made)
-        owner = self._claims.owner((resolved.target, thing))
+        owner = self._claims.owner((self._place(resolved.target), thing))
         return None if owner == resolved.entry.key else owner
 
     def _ready(self, key: str) -> bool:

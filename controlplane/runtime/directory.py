@@ -107,6 +107,11 @@ class Directory:
         """How many settings the tenant has."""
         return self._counts[tenant]
 
+    @property
+    def shares_anything(self) -> bool:
+        """True when any target is shared."""
+        return bool(self._prefixes)
+
     def prefix(self, tenant: str, target: str) -> str | None:
         """The prefix under which the tenant may use the target (a key) of another; None when it may not."""
         return self._prefixes.get((tenant, target))

@@ -18,7 +18,7 @@ from controlplane.domain.events import Fact, Subject
 from controlplane.domain.fold import State
 from controlplane.domain.validation import value_faults
 from controlplane.log.ports import LogUnavailable
-from controlplane.runtime.catalogue import Catalogue, Resolved, TargetId
+from controlplane.runtime.catalogue import Catalogue, Resolved, place
 from controlplane.runtime.controller import Controller
 from controlplane.runtime.shards import Shard, ShardLost
 from controlplane.telemetry.metrics import Metrics
@@ -54,10 +54,17 @@ class _Context:
         if not isinstance(resolved, Resolved):
             msg = f"{setting_type}/{name} is not declared"
             raise TerminalError(msg, reason="SettingNotFound")
+        for trespass in self._catalogue.trespasses(resolved):
+            msg = f"{setting_type}/{name}: {trespass.message}"
+            raise TerminalError(msg, reason="NotShared")
         return resolved.value
 
     async def backend(self, target: str) -> Any:
-        loop = self._controller.loop(TargetId(self.tenant, self._service, target))
+        where = place(self.tenant, self._service, target)
+        if where.tenant != self.tenant and self._catalogue.shares.prefix(self.tenant, where.key) is None:
+            msg = f"{target} is not shared with tenant {self.tenant}"
+            raise TerminalError(msg, reason="NotShared")
+        loop = self._controller.loop(where)
         if loop is None or loop.backend is None:
             why = "" if loop is None or loop.down is None else f": {loop.down.message}"
             msg = f"{self._service}.target/{target} is not connected{why}"
@@ -152,7 +159,7 @@ class Operations:
             target = operation.target(context, request)
         except (BackendError, ValidationError) as exc:
             raise _refusal(exc, name) from exc
-        shard = self._controller.shard(TargetId(tenant, service, target))
+        shard = self._controller.shard(place(tenant, service, target))
         if shard is None:
             raise Refused(Reason.BACKEND_UNREACHABLE, f"no owner for {service}.target/{target} yet", retry_after_s=1.0)
         details = {"operation": name, "operation_id": operation_id, "request": operation.announce(request)}

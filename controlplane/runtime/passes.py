@@ -21,6 +21,7 @@ import structlog
 from controlplane.domain import status as statuses
 from controlplane.domain.events import Fact, Subject, transitions
 from controlplane.domain.fold import Entry
+from controlplane.domain.muting import mute_of
 from controlplane.domain.status import KeyStatus
 from controlplane.runtime import decisions
 from controlplane.runtime.acting import Acting, Actions, Lost
@@ -167,12 +168,36 @@ class Passes:
             if isinstance(exc, Unreachable):
                 self._lost(backend, exc)
             return [self._erred(look, exc) for look in looked]
+        muted = await self._look_at_muted(looked, backend)
         judged = []
         for index, look in enumerate(looked):
-            judged.append(self._decide(look, observed.get(look.thing)))
+            one = self._decide(look, observed.get(look.thing))
+            unowned = muted.get(look.resolved.entry.key, ())
+            judged.append(
+                one._replace(decision=replace(one.decision, status=replace(one.decision.status, muted=unowned)))
+            )
             if index % YIELD_EVERY == YIELD_EVERY - 1:
                 await asyncio.sleep(0)
         return judged
+
+    async def _look_at_muted(self, looked: Sequence[Looked], backend: Backend) -> dict[str, tuple[Any, ...]]:
+        """Key → what differs on paths that aren't owned. Looked at by itself: what the server is asked about owned paths
+        stays what it was. Where it gives no answer, what was known stays."""
+        mine = [look for look in looked if look.resolved.whole is not None and look.desired is not None]
+        known = {look.resolved.entry.key: look.before.muted for look in mine}
+        if not mine:
+            return {}
+        try:
+            observed = await self.observe(backend, {look.thing: look.resolved.whole for look in mine})
+        except BackendError:
+            return known
+        for look in mine:
+            seen, mutes = observed.get(look.thing), look.resolved.mutes
+            if not isinstance(seen, BackendError):
+                plan = self.plan(look.resolved, look.thing, look.resolved.whole, seen)
+                differing = [difference for difference in plan.differences if mute_of(difference.path, mutes)]
+                known[look.resolved.entry.key] = statuses.plainly(differing)
+        return known
 
     async def observe(self, backend: Backend, wanted: Mapping[ExternalId, Any]) -> Mapping[ExternalId, Any]:
         """What is there. Raises `BackendError`: `Unreachable` at the deadline, which grows with the number of objects,

@@ -114,7 +114,7 @@ class _Overlaid(Catalogue):
     """The catalogue over a proposal: what is proposed, or has moved meanwhile, isn't remembered by the one below."""
 
     def __init__(self, known: Catalogue, current: Mapping[str, Entry]) -> None:
-        super().__init__(known.services)
+        super().__init__(known.services, known.clock, known.shares)
         self._known = known
         self._current = current
 
@@ -156,7 +156,7 @@ class Preview:
         async with self._slots:
             tried = trials(self._state, proposal.changes, proposal.record)
             prefix, position = f"{proposal.tenant}/", self._state.position
-            entries = {key: entry for key, entry in self._state.entries.items() if key.startswith(prefix)}
+            entries = {key: entry for key, entry in self._state.entries.items() if self._matters(key, prefix)}
             revisions = {key: entry.revision for key, entry in entries.items()}
             desired = await self._arranged(entries | {trial.key: trial.after for trial in tried})
             settings = await self._foreseen(tried, desired)
@@ -164,6 +164,10 @@ class Preview:
                 key: revisions.get(key, 0) async for trial in _with_pauses(tried) for key in _concerned(trial, desired)
             }
             return await asyncio.to_thread(previewed, position, proposal.asked(), concerned, settings)
+
+    def _matters(self, key: str, prefix: str) -> bool:
+        """True for the tenant's own, and for targets that others may share with it."""
+        return key.startswith(prefix) or (".target/" in key and bool(self._catalogue.shares.prefixes(key)))
 
     async def _arranged(self, entries: dict[str, Entry]) -> DesiredState:
         """The tenant's settings as they would be, with their dependencies and claims."""

@@ -12,6 +12,10 @@ Note [Appended again]. While an append is under way a repetition of its request 
 ended without an answer the record may not be in the log at all, so a repetition appends it again, under the same
 request_id: if both are in the log, the fold takes the first. Waiting only would leave that request without an answer for
 ever.
+
+Note [No refusal from behind]. A replica that is behind another one may miss the revision that a writer expects, or the record
+of the very request that is repeated, accepted there. Its refusal would then contradict the log. So nothing is refused by what
+the state holds before all is folded that stood in the log when the request came.
 """
 
 from __future__ import annotations
@@ -40,6 +44,8 @@ _log = structlog.get_logger()
 
 Folded = Callable[[int, requests.ChangeRequest, Verdict], None]
 """Called after each folded record: offset, record, verdict. Must not block."""
+
+BARRIER_S = 5.0
 
 MOST_WRITES = 1000
 """Writes under way at once; one more is refused with TooManyRequests."""
@@ -134,6 +140,12 @@ class Replica:
             raise LogUnavailable(self.stopped)
         asked = [requests.as_change(change) for change in changes]
         refusals = judge(self.state, asked)
+        if refusals:  # Note [No refusal from behind]
+            await self.be_newest()
+            first = self.state.verdicts.get(request_id)
+            if first is not None:
+                return first
+            refusals = judge(self.state, asked)
         if refusals:
             return Verdict(-1, request_id, (), refusals)
         unchanged = await self._unchanged(asked, request_id)
@@ -164,6 +176,12 @@ class Replica:
     async def newest(self, timeout_s: float) -> bool:
         """Wait until all is folded that stands in the log now; False when it isn't in time."""
         return await self.reach(await self._log.end_offset(), timeout_s)
+
+    async def be_newest(self) -> None:
+        """Note [No refusal from behind]. Raises `LogUnavailable` when it takes too long."""
+        if not await self.newest(BARRIER_S):
+            msg = f"this replica hasn't folded the settings log to its end within {BARRIER_S:g} s"
+            raise LogUnavailable(msg)
 
     async def lag(self) -> int:
         """Offsets between our fold and the end of the log."""

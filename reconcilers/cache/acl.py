@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, Final
 
+from reconcilers.contract import Trespass
 from schemas.cache import RedisUser
 from schemas.secret import SecretRef
 
@@ -60,6 +61,29 @@ class Account:
 def username(name: str, value: RedisUser) -> str:
     """The user's name on the server."""
     return value.username or name
+
+
+CONFINED: Final = ("-@admin", "-@dangerous", "-scan", "-randomkey", "-dbsize", "-function", "-pubsub")
+"""Commands that act on, or tell of, more than the keys they name (Redis 8.2). With these taken away last, a user gets no
+further than its key patterns."""
+
+_PERMISSION = re.compile(r"%[RW]{1,2}~", re.IGNORECASE)
+
+
+def confine(value: RedisUser, prefix: str) -> list[Trespass]:
+    """What of a user's rights would reach beyond a prefix."""
+    found = [
+        Trespass(f"/{field}/{index}", f"must begin with {prefix}")
+        for field, patterns in (("keys", value.keys), ("channels", value.channels))
+        for index, pattern in enumerate(patterns)
+        if not _PERMISSION.sub("", pattern, count=1).startswith(prefix)
+    ]
+    if value.selectors:
+        found.append(Trespass("/selectors", "can't be confined: leave them out"))
+    rules = [rule.lower() for rule in value.commands]
+    if rules and set(rules[-len(CONFINED) :]) != set(CONFINED):
+        found.append(Trespass("/commands", f"must end with {' '.join(CONFINED)}"))
+    return found
 
 
 def declared(name: str, value: RedisUser) -> User:

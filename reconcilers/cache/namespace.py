@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from reconcilers.contract import CONVERGED, Difference, ExternalId, Instant, Kind, Plan, Step
+from reconcilers.contract import CONVERGED, Difference, ExternalId, Instant, Kind, Plan, Step, Trespass
 from schemas.cache import Namespace
 
 
@@ -139,6 +139,11 @@ def _requires(value: Namespace) -> Sequence[str]:
     return [f"cache.target/{layer.target}" for layer in value.layers]
 
 
+def _confine(_value: Namespace, _prefix: str) -> Sequence[Trespass]:
+    """Its own prefix is its name, and the first layer is the only one that others may share."""
+    return ()
+
+
 def _identify(_name: str, value: Namespace) -> str:
     return value.prefix
 
@@ -151,4 +156,5 @@ NAMESPACE: Kind[Namespace, Definition, Registration] = Kind(
     plan=plan,
     target=authority,
     requires=_requires,
+    confine=_confine,
 )

@@ -14,7 +14,15 @@ from schemas.cache import MemcachedConfig, RedisConfig, RedisUser, Target
 REDIS_CONFIG = Kind(
     model.REDIS_CONFIG, RedisConfig, model.config_name, model.config, plan.plan_config, preexisting=True
 )
-REDIS_USER = Kind(model.REDIS_USER, RedisUser, acl.username, acl.declared, plan.plan_user, named_by="username")
+REDIS_USER = Kind(
+    model.REDIS_USER,
+    RedisUser,
+    acl.username,
+    acl.declared,
+    plan.plan_user,
+    named_by="username",
+    confine=acl.confine,
+)
 MEMCACHED_CONFIG = Kind(
     model.MEMCACHED_CONFIG,
     MemcachedConfig,
@@ -29,6 +37,7 @@ SERVICE = Service(
     kinds=(REDIS_CONFIG, REDIS_USER, MEMCACHED_CONFIG, NAMESPACE),
     target=Target,
     connect=connect,
+    places=lambda target: target.place,
     operations=OPERATIONS,
     analyse=analyse,
     formats=(REDIS_ACL,),

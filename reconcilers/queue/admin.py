@@ -272,4 +272,6 @@ def translated(exc: Exception, servers: str) -> BackendError | Exception:
     reason = type(exc).__name__.removesuffix("Error")
     if reason in _REFUSED:
         return TerminalError(f"{servers}: {exc}", reason=reason)
+    if isinstance(exc, errors.BrokerResponseError):  # it did answer
+        return TransientError(f"{servers}: {exc}", reason=reason)
     return Unreachable(f"{servers}: {exc}", reason=reason)

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from reconcilers.contract import (
     SUCCEEDED,
@@ -39,6 +39,9 @@ from reconcilers.queue.admin import AdminThread, messages, send
 from reconcilers.queue.kafka_topics import Topics, reassign
 from reconcilers.queue.kafka_users import Users
 from reconcilers.queue.model import TOPIC, TOPIC_ID
+from reconcilers.queue.route_plan import InstallRoute, RemoveRoute
+from reconcilers.queue.routes import Routes
+from reconcilers.queue.routing import ROUTE
 from reconcilers.queue.settling import Settling
 from reconcilers.queue.steps import (
     AcceptRecreated,
@@ -84,6 +87,8 @@ class QueueBackend:
             ACL: self._users.observe_acls,
             QUOTA: self._users.observe_quotas,
         }
+        place = (connection.tenant, connection.target)
+        self.routes = Routes(admin, login.client_options(self._target, connection.secrets), place, self._settling)
         self._appliers: dict[type[Step], Apply] = {
             CreateTopic: self._topics.create,
             ChangeConfig: self._topics.change,
@@ -119,7 +124,8 @@ class QueueBackend:
 
     def unsupported(self, setting_type: str) -> str | None:
         """See the contract."""
-        return None if setting_type in self._observers else f"{setting_type} isn't there yet"
+        del setting_type  # a cluster holds them all
+        return None
 
     async def observe(self, wanted: Mapping[ExternalId, Any]) -> Mapping[ExternalId, Any]:
         """See the contract."""
@@ -127,6 +133,9 @@ class QueueBackend:
         for external, desired in wanted.items():
             by_type.setdefault(external.setting_type, {})[external.name] = desired
         found: dict[ExternalId, Any] = {}
+        routes = by_type.pop(ROUTE, None)
+        if routes is not None:
+            found |= {ExternalId(ROUTE, name): one for name, one in (await self.routes.observe(routes)).items()}
         for setting_type, objects in by_type.items():
             for names in _parts(list(objects)):
                 look = partial(self._observers[setting_type], wanted={name: objects[name] for name in names})
@@ -140,6 +149,8 @@ class QueueBackend:
         for index, step in enumerate(steps):
             by_type.setdefault(type(step), []).append(index)
         outcomes: dict[int, Outcome] = {}
+        for index in [*by_type.pop(InstallRoute, ()), *by_type.pop(RemoveRoute, ())]:
+            (outcomes[index],) = await self.routes.apply([cast("Any", steps[index])], fence)
         for kind, indices in by_type.items():
             for part in _parts(indices):
                 taken = await self._take(self._appliers[kind], [steps[index] for index in part], fence)
@@ -168,6 +179,7 @@ class QueueBackend:
 
     async def close(self) -> None:
         """See the contract."""
+        await self.routes.close()
         self.admin.close()
         await self.admin.closed(CLOSE_S)
 

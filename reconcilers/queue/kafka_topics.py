@@ -242,6 +242,12 @@ def reassign(client: Any, steps: Sequence[ReassignReplicas], check: Check) -> li
     return outcomes
 
 
+def partitions_of(client: Any, topics: Iterable[str]) -> dict[str, int]:
+    """Topic → number of its partitions; those that aren't there are left out."""
+    reply = send(client, _metadata_request(topics))
+    return {row.name: len(row.partitions) for row in reply.topics if row.error_code == 0}
+
+
 def _metadata_request(names: Iterable[str]) -> Any:
     """To look at a topic must not make it, whatever the cluster is set to."""
     rows = [messages().MetadataRequest.MetadataRequestTopic(name=name) for name in names]

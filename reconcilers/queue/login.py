@@ -14,6 +14,7 @@ from reconcilers.contract import BackendError, Secrets, TerminalError, Unreachab
 from schemas.queue import Target
 
 ASK_S: Final = 3.0
+REQUEST_MS: Final = 10_000
 
 
 def admin_options(target: Target, secrets: Secrets) -> dict[str, Any]:
@@ -24,7 +25,10 @@ def admin_options(target: Target, secrets: Secrets) -> dict[str, Any]:
 
 def client_options(target: Target, secrets: Secrets) -> dict[str, Any]:
     """For aiokafka's consumers and producers. Raises as `admin_options` does."""
-    options: dict[str, Any] = {"bootstrap_servers": ",".join(target.bootstrap_servers)}
+    options: dict[str, Any] = {
+        "bootstrap_servers": ",".join(target.bootstrap_servers),
+        "request_timeout_ms": REQUEST_MS,
+    }
     return options | _security(target, secrets)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from reconcilers.contract import Kind, Service
-from reconcilers.queue import access, access_plan, model, plan
+from reconcilers.contract import Companion, Kind, Service
+from reconcilers.queue import access, access_plan, model, plan, route_plan, router, routing
 from reconcilers.queue.backend import connect
-from schemas.queue import Acl, Quota, Target, Topic, User
+from schemas.queue import Acl, Quota, Route, Target, Topic, User
 
 TOPIC = Kind(
     model.TOPIC,
@@ -19,12 +19,14 @@ TOPIC = Kind(
 USER = Kind(access.USER, User, access.username, access.user, access_plan.plan_user, recall=access.recalled_user)
 ACL = Kind(access.ACL, Acl, access.principal, access.acl, access_plan.plan_acl)
 QUOTA = Kind(access.QUOTA, Quota, access.entity, access.quota, access_plan.plan_quota)
+ROUTE = Kind(routing.ROUTE, Route, routing.route_name, routing.definition, route_plan.plan_route)
 
 SERVICE = Service(
     name="queue",
-    kinds=(TOPIC, USER, ACL, QUOTA),
+    kinds=(TOPIC, USER, ACL, QUOTA, ROUTE),
     target=Target,
     connect=connect,
+    companion=Companion(frozenset({routing.ROUTE}), router.run),
     observe_timeout_s=20.0,
     effect_timeout_s=30.0,
     landing_s=10.0,

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Final
 
 from reconcilers.contract import (
     Backend,
@@ -34,7 +35,8 @@ from reconcilers.contract import (
     failed,
     unknown,
 )
-from reconcilers.storage import iam, objects, parameters, trace
+from reconcilers.discovery import matches, setting_name
+from reconcilers.storage import discovered, iam, logins, objects, parameters, samples, trace
 from reconcilers.storage.buckets import Buckets
 from reconcilers.storage.iam import Iam
 from reconcilers.storage.model import BUCKET
@@ -42,6 +44,13 @@ from reconcilers.storage.parameters import SERVER_CONFIG, SetConfig
 from reconcilers.storage.s3 import Refused, S3Client, Unanswered
 
 Wanted = Mapping[ExternalId, Any]
+DISCOVERED: Final[Mapping[str, Callable[[str, Any], Discovered]]] = {
+    logins.POLICY: discovered.policy,
+    logins.USER: discovered.user,
+    logins.GROUP: discovered.group,
+    logins.ACCESS_KEY: discovered.access_key,
+}
+
 Observer = Callable[[Wanted], Awaitable[Mapping[ExternalId, Any]]]
 
 
@@ -155,17 +164,33 @@ class StorageBackend:
     # --- the rest ------------------------------------------------------------------------------------------------------
 
     async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
-        """Nothing yet."""
-        del setting_type, match
-        return []
+        """See the contract. Of a subsystem's parameters nobody knows which somebody has set: they aren't discovered."""
+        try:
+            if setting_type == BUCKET:
+                held = await self._buckets.all()
+                return [_discovered(discovered.bucket, n, one) for n, one in sorted(held.items()) if matches(n, match)]
+            if setting_type not in DISCOVERED:
+                return []
+            found = await self._iam.all_of(setting_type)
+        except Refused as exc:
+            raise exc.translated() from exc
+        own = discovered.BUILT_IN if setting_type == logins.POLICY else frozenset[str]()
+        names = [external.name for external in found if matches(external.name, match, reserved=external.name in own)]
+        return [DISCOVERED[setting_type](name, found[ExternalId(setting_type, name)]) for name in names]
 
     def stream(self, request: StreamRequest) -> AbstractAsyncContextManager[StreamAnswer]:
         """See `contract.Streamed`: objects, by BUCKET/KEY."""
         return objects.stream(self.client, request)
 
     async def sample(self) -> Sequence[Measurement]:
-        """See the contract."""
-        return []
+        """What the server tells of itself, where we may ask, and of the buckets that were looked at."""
+        measured = samples.of_buckets(self._buckets.seen())
+        try:
+            measured += samples.of_server(await self.client.prometheus())
+            measured += samples.of_usage(json.loads(await self.client.admin("GET", "datausageinfo")), time.time())
+        except Refused:
+            return measured  # no right to ask: a plain S3 server tells nothing
+        return measured
 
     def hints(self) -> AsyncIterator[Hint]:
         """See the contract: by the trace of the admin API, where we may use it."""
@@ -174,6 +199,13 @@ class StorageBackend:
     async def close(self) -> None:
         """See the contract."""
         await self.client.close()
+
+
+def _discovered(describe: Callable[[str, Any], Discovered], name: str, seen: Any) -> Discovered:
+    """One that couldn't be looked at can't be declared either."""
+    if isinstance(seen, BackendError):
+        return Discovered(setting_name(name), {}, undeclarable=seen.message)
+    return describe(name, seen)
 
 
 async def _seen(look: Observer, wanted: Wanted) -> Mapping[ExternalId, Any]:

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from reconcilers.contract import BackendError, Fence, Outcome, Result, TerminalError
 from reconcilers.storage import lifecycle, listing, model, policies
-from reconcilers.storage.model import FROZEN_BYTES, Bucket, Contents, HeldBucket
+from reconcilers.storage.model import FROZEN_BYTES, Bucket, Contents, HeldBucket, Versioning
 from reconcilers.storage.s3 import Refused, Request, S3Client, bucket_path
 from reconcilers.storage.steps import (
     CreateBucket,
@@ -68,6 +68,17 @@ ABSENT: Final = frozenset(
     }
 )
 """Not configured, or never heard of: the same for what is declared."""
+EVERYTHING: Final = Bucket(
+    "",
+    versioning=Versioning(),
+    object_lock=True,
+    rules=(),
+    encryption="",
+    tags=(),
+    access=policies.NOTHING,
+    notifications=(),
+)
+"""A declaration for which every document is looked at."""
 GONE: Final = ("NoSuchBucket", "NotFound")
 
 Seen = HeldBucket | BackendError
@@ -92,6 +103,16 @@ class Buckets:
             self.export = exc.code == "NoSuchBucket"
             return
         self.export = True
+
+    def seen(self) -> list[tuple[str, HeldBucket]]:
+        """Those that were looked at, as they were found last."""
+        return [(name, held) for name, (_, held) in self._known.items()]
+
+    async def all(self) -> dict[str, Seen]:
+        """Every bucket there is, with every document."""
+        root = lifecycle.plain(ET.fromstring(await self._client.get("/")))  # noqa: S314 - of the server we administer
+        names = [element.text or "" for element in root.iterfind("Buckets/Bucket/Name")]
+        return await self.observe(dict.fromkeys(names, EVERYTHING))
 
     # --- observation ---------------------------------------------------------------------------------------------------
 

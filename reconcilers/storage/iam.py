@@ -120,6 +120,13 @@ class Iam:
                 found[external] = seen
         return found
 
+    async def all_of(self, setting_type: str) -> Found:
+        """Every object of a kind, the server's own too."""
+        export = _Export(await self._exported())
+        names = {POLICY: export.policies, USER: export.users, GROUP: export.groups, ACCESS_KEY: export.keys}
+        look = self._observers[setting_type]
+        return {ExternalId(setting_type, name): look(export, name, None) for name in sorted(names[setting_type])}
+
     def _user(self, export: _Export, name: str, desired: logins.User | None) -> HeldUser | None:
         user = export.users.get(name)
         if user is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from reconcilers.contract import Kind, Service
 from reconcilers.storage import logins, model, parameters, plan
+from reconcilers.storage.analysis import analyse
 from reconcilers.storage.backend import connect
 from reconcilers.storage.operations import OPERATIONS
 from schemas.storage import AccessKey, Bucket, Group, Policy, ServerConfig, Target, User
@@ -30,6 +31,7 @@ SERVICE = Service(
     target=Target,
     connect=connect,
     operations=OPERATIONS,
+    analyse=analyse,
     streams="objects",
     batch=250,
 )

@@ -2,7 +2,7 @@
 
 MinIO's admin API streams every call as a line of JSON, some 10 ms after it. Calls that change documents of buckets or who
 may log in are hints to look; our own are known by their user agent. The server can't be asked for changes only, so where
-objects are read and written faster than `MOST_PER_S` the trace is left alone for a while: sweeps find what changed.
+objects are read and written faster than `MOST_PER_S` for long the trace is left alone for a while: sweeps find what changed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ HEALTH: Final = "/minio/health/live"
 TRACE: Final = {"s3": "true", "internal": "true"}
 SILENCE_S: Final = 15.0
 """The server sends a space twice a second: a stream that is silent for so long is dead."""
-MOST_PER_S: Final = 300
+MOST_PER_S: Final = 2_000
+FLOOD_S: Final = 5
+"""Seconds in a row with more calls than that."""
 MOST_LINE_BYTES: Final = 4 * 2**20
-LEFT_ALONE_S: Final = 60.0
+LEFT_ALONE_S: Final = 30.0
 _NAME = re.compile(
     rb'"funcname":"(s3\.(?:Put|Delete|Make)Bucket\w*|'
     rb'admin\.(?:Put|Set|Add|Remove|Delete|Del|Update|Attach|Import|Site|Restore|ImportIAM|ImportBucket)\w*)"'
@@ -36,6 +38,23 @@ _NAME = re.compile(
 
 class _Flooded(Exception):
     """More is going on than we can follow cheaply."""
+
+
+class _Flood:
+    """Counts the lines of each second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._lines = 0
+        self._full = 0
+
+    def rises(self, lines: int, now: float) -> bool:
+        """True when there have been too many for too long."""
+        if int(now) != self._second:
+            self._full = self._full + 1 if self._lines > MOST_PER_S and int(now) == self._second + 1 else 0
+            self._second, self._lines = int(now), 0
+        self._lines += lines
+        return self._full >= FLOOD_S
 
 
 def hint_of(line: bytes, agent: str) -> Hint | None:
@@ -76,16 +95,14 @@ async def _followed(client: S3Client) -> AsyncIterator[Hint]:
     request = Request("GET", f"{ADMIN}trace", TRACE, timeout_s=SILENCE_S)
     async with client.opened(request) as response:
         pending = b""
-        second, lines = 0, 0
+        flood = _Flood()
         while chunk := await _chunk(response.content, client):
             *whole, pending = (pending + chunk).split(b"\n")
-            now = int(asyncio.get_running_loop().time())
-            second, lines = (second, lines + len(whole)) if now == second else (now, len(whole))
             for line in whole:
                 hint = hint_of(line, client.agent)
                 if hint is not None:
                     yield hint
-            if lines > MOST_PER_S or len(pending) > MOST_LINE_BYTES:
+            if len(pending) > MOST_LINE_BYTES or flood.rises(len(whole), asyncio.get_running_loop().time()):
                 raise _Flooded
     raise Unreachable(f"{client.endpoint}: the trace has ended", reason="ConnectionLost")
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.benchmarks import bench_past, bench_replay, bench_up, bench_users, bench_writes
+from tests.benchmarks import bench_past, bench_replay, bench_storage, bench_up, bench_users, bench_writes
 from tests.benchmarks.figures import Figures
 
 BENCHMARKS = {
@@ -26,6 +26,7 @@ BENCHMARKS = {
     "replay": bench_replay.run,
     "past": bench_past.run,
     "users": bench_users.run,
+    "storage": bench_storage.run,
     "up": bench_up.run,
 }
 

@@ -249,6 +249,13 @@ MODELS: Mapping[str, Model] = {
         queue_models.take_topic,
         queue_models.others,
     ),
+    "queue.route": Model(
+        queue_models.route_values,
+        queue_models.route_states,
+        queue_models.observe_route,
+        queue_models.take_route,
+        queue_models.others,
+    ),
     "queue.user": Model(
         queue_models.user_values,
         queue_models.user_states,

@@ -11,6 +11,7 @@ from reconcilers.queue import configs
 from reconcilers.queue.access import Binding, ObservedAcl, ObservedQuota, ObservedUser, entity_parts, principal_of
 from reconcilers.queue.access_steps import ChangeAcls, DropCredential, SetCredential, SetQuotas
 from reconcilers.queue.model import Held, ObservedTopic
+from reconcilers.queue.route_plan import InstallRoute, ObservedRoute
 from reconcilers.queue.steps import (
     AcceptRecreated,
     ChangeConfig,
@@ -239,6 +240,30 @@ def take_quota(state: Any, step: Step) -> None:
     assert isinstance(step, SetQuotas)
     assert ",".join(f"{kind}={name}" for kind, name in entity_parts(step.entity).items()) == step.external.name
     state["cluster"][step.entity] = limited(state["cluster"].get(step.entity, {}), step)
+
+
+route_values = st.fixed_dictionaries(
+    {"target": st.just("main"), "source": st.sampled_from(["orders", "bills"]), "to": st.just(["copies"])},
+    optional={
+        "priority": st.integers(0, 2),
+        "when": st.fixed_dictionaries({"json": st.dictionaries(st.sampled_from(["a", "/a/b"]), st.integers(0, 2))}),
+    },
+)
+route_states = st.dictionaries(st.sampled_from(["n", "other"]), st.sampled_from(['{"source":"bills"}', "{}"])).map(
+    lambda held: {"cluster": held}
+)
+
+
+def observe_route(state: Any, external: ExternalId, _desired: Any) -> ObservedRoute | None:
+    held = state["cluster"].get(external.name)
+    return None if held is None else ObservedRoute(held, partitions=2, going=2, routers=1)
+
+
+def take_route(state: Any, step: Step) -> None:
+    if isinstance(step, InstallRoute):
+        state["cluster"][step.external.name] = step.definition
+    else:
+        state["cluster"].pop(step.external.name)
 
 
 def others(state: Any, external: ExternalId, _desired: Any) -> Any:

@@ -190,6 +190,7 @@ async def daemon(
         preview=foresight,
         importing=importing,
         directory=directory_of_access,
+        trespasses=Catalogue({**SERVICES, **OWN}, shares=directory_of_access).foreseen_trespasses,
     )
     parts = replace(parts, **other)
     supervisor = Supervisor(metrics)

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 GUARDED = [route for route in ROUTES if route.role is not Role.PUBLIC]
 IN_TENANT = [route for route in GUARDED if route.in_tenant]
 NAMING_A_SERVICE = [route for route in IN_TENANT if re.search(r"\{(type|service|operation)\}", route.path)]
+OF_A_SERVICE = [route for route in IN_TENANT if route.service]
 
 ROLES: tuple[Any, ...] = ("viewer", "editor", "admin")
 TOKENS = (
@@ -59,18 +60,26 @@ async def _plant(api: Api, key: str) -> None:
     value = {"note": MARK, "sha256": "0" * 64, "grants": [{"role": "viewer"}]}
     change = {"op": "declare", "key": key, "expected": None, "body": {"value": value, "labels": {"mark": MARK}}}
     await api.parts.replica.submit([change], actor=MARK, request_id=key)
-    await api.happen(EventType.CONVERGED, key, mark=MARK)
+    for event_type in (EventType.CONVERGED, EventType.DRIFT_DETECTED):
+        await api.happen(event_type, key, mark=MARK, differences=[{"path": "/note", "desired": MARK, "observed": MARK}])
 
 
 async def _projected(api: Api) -> bool:
     found = await api.call("GET", "/v1/tenants/default/events", 200, headers=bearer("everywhere-admin"))
-    return len(found["items"]) == 2
+    return len(found["items"]) == 4
 
 
 async def ask(api: Api, route: Route, name: str | None, tenant: str = "default", **query: str) -> Answered:
     """Call the route, without a body, as somebody; of a stream the first moments are read."""
     path = route.path.format(
-        tenant=tenant, type="cache.target", name=MARK, service="cache", operation="cache.echo", file="x"
+        tenant=tenant,
+        type="cache.target",
+        name=MARK,
+        service="cache",
+        operation="cache.echo",
+        file="x",
+        target="main",
+        path="a",
     )
     headers = {} if name is None else bearer(name)
     response = await api.client.request(
@@ -127,6 +136,11 @@ async def test_a_role_for_another_service_is_no_role(api: Api, route: Route) -> 
     assert (await ask(api, route, "cache-admin")).status not in {401, 403}
 
 
+@pytest.mark.parametrize("route", OF_A_SERVICE, ids=shown)
+async def test_what_belongs_to_one_service_is_not_for_others(api: Api, route: Route) -> None:
+    assert (await ask(api, route, "queue-admin")).status == 403
+
+
 @pytest.mark.parametrize("route", GUARDED, ids=shown)
 async def test_nothing_of_other_tenants_and_services_is_in_any_answer(api: Api, route: Route) -> None:
     """Also where the route names neither: lists, events, the stream, and whatever is added."""
@@ -144,6 +158,8 @@ def _queries(route: Route) -> list[dict[str, str]]:
     found = [{}, *({name: value} for name, value in far.items() if name in known)]
     if route.handler is follow:
         found = [{"from": "earliest"}]
+    elif "from" in known:
+        found.append({"from": "1", "to": "3"})
     services = next((name for name in ("service_name", "service") if name in known), None)
     beginning = {"from": "earliest"} if route.handler is follow else {}
     return found + ([{services: service, **beginning} for service in SERVICES[:6]] if services else [])

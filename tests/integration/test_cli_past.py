@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from redis import Redis
 
 from controlplane.cli import session
 from controlplane.devstack.guardian import Guardian
@@ -43,7 +44,9 @@ def shell(
         shell("apply", "-f", "-", "--wait", "--reason", "opening", stdin=user("app"))
         shell("apply", "-f", "-", "--wait", "--reason", "more rights", stdin=user("app", "+@write"))
         shell("apply", "-f", "-", "--wait", stdin=user("late"))
-        yield shell
+        with Redis.from_url(server.url) as redis:
+            shell.redis = redis
+            yield shell
         runner.run(daemon.stop())
         runner.run(server.kill())
 
@@ -117,6 +120,21 @@ def test_differences_between_two_times(shell: Shell) -> None:
     assert "1 created, 1 updated" in out(shell, "diff", "--from", str(first), stdin="", code=2)
     assert "no difference" in out(shell, "diff", "--from", str(first), "-l", "shop=nobody", stdin="", code=0)
     assert "give files, or --from" in shell("diff", code=1)
+
+
+def test_drift_is_listed(shell: Shell) -> None:
+    for state in ("resolved", "recurring"):
+        shell.redis.execute_command("ACL", "SETUSER", "late", "~more:*")
+        deadline = time.monotonic() + DEADLINE_S
+        while [(r["path"], r["state"]) for r in shell.json("drift", "--all")["items"]] != [("/keys", state)]:
+            assert time.monotonic() < deadline, shell("drift", "--all")
+    said = shell("drift")
+    assert "cache.redis_user/late  /keys  recurring  2" in said
+    assert "has ~more:*" in said
+    assert said.rstrip().endswith("1 recurring")
+    assert shell.json("drift", "cache.redis_user/app", "--all")["items"] == []
+    assert shell.json("drift", "--state", "open", "-l", "shop=late")["items"] == []
+    assert "coreplane drift cache --all" in shell("drift", "--help")
 
 
 def test_the_help_shows_examples(shell: Shell) -> None:

@@ -104,7 +104,14 @@ async def api() -> AsyncIterator[Api]:
 async def test_every_answer_tells_browsers_to_take_it_for_what_it_is(api: Api) -> None:
     for route in ROUTES:
         path = route.path.format(
-            tenant="default", type="cache.target", name="x", service="cache", operation="cache.echo", file="app.js"
+            tenant="default",
+            type="cache.target",
+            name="x",
+            service="cache",
+            operation="cache.echo",
+            file="app.js",
+            target="main",
+            path="a",
         )
         response = await api.client.request(route.method, path)
         headers = response.headers

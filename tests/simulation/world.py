@@ -398,7 +398,7 @@ class World:
         self.supervisor = Supervisor(self.metrics)
         self.supervisor.start("replica", self.replica.run)
         self.supervisor.start("statuses", self.statuses.run)
-        self.catalogue = Catalogue({"mesh": spec})
+        self.catalogue = Catalogue({"mesh": spec}, self.clock)
         self.controller = Controller(
             self.replica,
             journal,

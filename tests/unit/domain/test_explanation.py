@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from controlplane.domain import history
 from controlplane.domain.explanation import Past, World, chain, episode, explained
+from controlplane.domain.muting import Mute
 
 KEY = "default/cache.redis_config/shop"
 
@@ -14,9 +15,9 @@ def record(actor, value, *, op="declare", reason=""):
     return {"v": 1, "at": f"2026-01-0{len(actor)}T00:00:00Z", "actor": actor, "reason": reason, "changes": [change]}
 
 
-def past(*records, events=(), ignored=None):
+def past(*records, events=(), mutes=()):
     numbered = [(10 * n, {**one, "request_id": f"request-{10 * n + 1}"}) for n, one in enumerate(records)]
-    return Past(list(history.moments(KEY, numbered)), events, ignored or {})
+    return Past(list(history.moments(KEY, numbered)), events, mutes)
 
 
 def event(number, event_type, correlation, status="info", cause=None, **details):
@@ -100,10 +101,15 @@ def test_nothing_is_observed_where_nothing_is_known():
     assert {(row["known"], row["observed"]) for row in rows} == {(False, None)}
 
 
-def test_an_ignored_path_says_so_and_claims_nothing():
-    rows = by_path(explained(past(*TWO, ignored={"/parameters/a": {"reason": "by hand"}}), World()))
-    assert rows["/parameters/a"]["muted"] == {"reason": "by hand"}
-    assert rows["/parameters/a"]["known"] is False
+def test_an_ignored_path_says_so_and_shows_what_was_seen_there():
+    muted = past(*TWO, mutes=[Mute("/parameters/a", "by hand", "2027-01-01T00:00:00Z")])
+    rows = by_path(explained(muted, World(muted=[("/parameters/a", "1", "9")])))
+    assert rows["/parameters/a"]["muted"] == {
+        "path": "/parameters/a",
+        "reason": "by hand",
+        "until": "2027-01-01T00:00:00Z",
+    }
+    assert (rows["/parameters/a"]["observed"], rows["/parameters/b"]["observed"]) == ("9", "2")
     assert rows["/parameters/b"]["muted"] is None
 
 

@@ -83,6 +83,25 @@ async def test_a_repetition_while_the_append_is_under_way_appends_nothing(log):
     await supervisor.stop()
 
 
+async def test_a_replica_that_is_behind_refuses_nothing_that_the_log_would_accept(log):
+    ahead, supervisor = await following(log.settings)
+    created = await ahead.submit([CHANGE], actor="user", request_id="first")
+    behind = Replica(log.settings, SystemClock(), Metrics())
+    update = {**CHANGE, "expected": created.outcomes[0].revision, "body": {"value": {"size": 2}}}
+    writes = [
+        asyncio.create_task(behind.submit([update], actor="user", request_id="second")),
+        asyncio.create_task(
+            behind.submit([{"op": "retire", "key": CHANGE["key"], "expected": 0}], actor="u", request_id="first")
+        ),
+    ]
+    await asyncio.sleep(0)
+    supervisor.start("behind", behind.run)
+    updated, repeated = await asyncio.gather(*writes)
+    assert updated.accepted
+    assert repeated == created
+    await supervisor.stop()
+
+
 def record(shard, revision):
     key = "default/mesh.item/a"
     data = None if revision is None else codec.encode(to_wire(KeyStatus(key, revision=revision)))

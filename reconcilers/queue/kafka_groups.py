@@ -1,0 +1,74 @@
+"""Groups and offsets over the administration client. Runs in the client's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from reconcilers.contract import TerminalError, TransientError
+from reconcilers.queue.admin import messages, partition
+from reconcilers.queue.kafka_topics import partitions_of
+
+DEAD: Final = "Dead"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundGroup:
+    """A consumer group as the broker knows it."""
+
+    state: str
+    members: int
+    offsets: Mapping[Any, tuple[int, str]] = field(default_factory=dict)
+    """Partition → (next offset, metadata)."""
+
+
+def committed(client: Any, group: str) -> dict[Any, tuple[int, str]]:
+    """Partition → (next offset, metadata). Nothing: no such group, or it has none."""
+    rows = client.list_group_offsets({group: None})[group]
+    return {place: (row.offset, row.metadata or "") for place, row in rows.items() if row.offset >= 0}
+
+
+def members_of(client: Any, group: str) -> int:
+    """How many consumers are in the group."""
+    return described(client, [group])[group].members
+
+
+def described(client: Any, groups: Sequence[str]) -> dict[str, FoundGroup]:
+    """State and members, without offsets. A group that isn't there is Dead."""
+    found = dict.fromkeys(groups, FoundGroup(DEAD, 0))
+    rows = client.describe_groups(list(groups))
+    for name, row in rows.items():
+        found[name] = FoundGroup(row["group_state"] or DEAD, len(row["members"]))
+    return found
+
+
+def ends(client: Any, places: Iterable[Any], spec: int = -1) -> dict[Any, int]:
+    """Partition → offset: -1 the end, -2 the beginning, else of the first message at or after these ms (-1: none)."""
+    asked = dict.fromkeys(places, spec)
+    if not asked:
+        return {}
+    specs = {place: messages().OffsetTimestamp(spec) if spec >= 0 else messages().OffsetSpec(spec) for place in asked}
+    return {place: row.offset for place, row in client.list_partition_offsets(specs).items()}
+
+
+def places_of(client: Any, topic: str) -> list[Any]:
+    """The partitions of a topic; `TransientError` while it isn't there."""
+    count = partitions_of(client, [topic]).get(topic)
+    if count is None:
+        msg = f"topic {topic} isn't there"
+        raise TransientError(msg, reason="TopicNotFound", retry_after_s=1.0)
+    return [partition(topic, number) for number in range(count)]
+
+
+def offsets_at(client: Any, topic: str, *, earliest: bool) -> dict[int, int]:
+    """Where each partition begins or ends."""
+    found = ends(client, places_of(client, topic), -2 if earliest else -1)
+    return {place.partition: offset for place, offset in found.items()}
+
+
+def refuse_active(group: str, found: FoundGroup) -> None:
+    """Raise when somebody reads in the group: what it does would be overwritten, or overwrite this."""
+    if found.members:
+        msg = f"group {group} is {found.state} with {found.members} members: stop them first"
+        raise TerminalError(msg, reason="GroupActive")

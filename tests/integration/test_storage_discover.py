@@ -1,0 +1,74 @@
+"""What exists on a real MinIO is found as declarations that converge without a write; what it tells of itself is sampled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reconcilers.storage import model
+from tests.integration.storage_world import BUCKET, fresh, world
+from tests.integration.test_storage_logins import FIRST, GROUP, KEY, POLICY, USER, known, reads
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+
+async def test_buckets_converge_as_they_are_found(minio_server: Any):
+    prefix = fresh("found")
+    values: list[dict[str, Any]] = [
+        {},
+        {"versioning": "enabled", "excluded_prefixes": ["tmp/*"], "tags": {"a": "1"}, "quota_bytes": 5_000_000},
+        {"object_lock": True, "retention": {"mode": "governance", "days": 3}, "access": "public-read"},
+        {
+            "lifecycle": [{"id": "t", "prefix": "p/", "tags": {"k": "v"}, "expire_days": 7}],
+            "access": "public-read-write",
+        },
+        {"access": "private"},
+    ]
+    async with world(minio_server) as w:
+        for number, value in enumerate(values):
+            await w.settled(BUCKET, {"bucket": f"{prefix}-{number}", **value})
+        found = await w.backend.discover(BUCKET, f"{prefix}-*")
+        assert [one.name for one in found] == [f"{prefix}-{number}" for number in range(len(values))]
+        for one, value in zip(found, values, strict=True):
+            assert one.undeclarable is None
+            assert (await w.look(BUCKET, one.value, one.name)).converged
+            told = {name: one.value.get(name) for name in value if name != "lifecycle"}
+            assert told == {name: wanted for name, wanted in value.items() if name != "lifecycle"}
+
+
+async def test_users_policies_groups_and_keys_converge_as_they_are_found_once_their_secrets_are_filled_in(
+    minio_server: Any,
+):
+    user, policy, group, key = fresh("u"), fresh("p"), fresh("g"), fresh("k")
+    async with world(minio_server, known(minio_server)) as w:
+        await w.settled(POLICY, {"policy": policy, "document": reads("some")})
+        await w.settled(GROUP, {"group": group, "policies": [policy]})
+        await w.settled(USER, {"access_key": user, "secret_key": FIRST, "policies": [policy], "groups": [group]})
+        await w.settled(KEY, {"access_key": key, "user": user, "secret_key": FIRST, "policy": reads("some", "x/")})
+        for kind, name in ((POLICY, policy), (GROUP, group), (USER, user), (KEY, key)):
+            (one,) = await w.backend.discover(kind, name)
+            value = dict(one.value)
+            assert ("/secret_key" in one.fill_in) == (kind in (USER, KEY))
+            if one.fill_in:
+                assert value["secret_key"] == {"from_file": f"secrets/{name}"}
+                assert "first-secret-1" not in str(one)
+                value["secret_key"] = FIRST
+            assert (await w.look(kind, value, one.name)).converged, kind
+        assert "readonly" not in {one.name for one in await w.backend.discover(POLICY, "*")}
+        assert [one.name for one in await w.backend.discover(POLICY, "readonly")] == ["readonly"]
+
+
+async def test_a_sample_has_what_people_ask_for(minio_server: Any):
+    bucket = fresh("sampled")
+    async with world(minio_server) as w:
+        await w.settled(BUCKET, {"bucket": bucket, "access": "public-read", "quota_bytes": 9_000_000})
+        measured = {(one.metric_type, one.tags.get("bucket")): one.value for one in await w.backend.sample()}
+        assert measured["bucket_public", bucket] == 1
+        assert measured["bucket_quota_bytes", bucket] == 9_000_000
+        assert measured["capacity_bytes", None] > measured["free_bytes", None] > 0
+        assert measured["requests_total", None] > 0
+        assert measured["drives_online", None] == 1
+        await w.client.delete(f"/{bucket}", {"policy": ""}, None)
+        await w.look(BUCKET, {"bucket": bucket})
+        assert dict(w.backend._buckets.seen())[bucket].access == model.policies.NOTHING

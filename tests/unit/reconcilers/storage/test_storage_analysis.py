@@ -1,0 +1,121 @@
+"""What the analysis of an object store says about evidence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconcilers.contract import Evidence
+from reconcilers.storage import samples
+from reconcilers.storage.analysis import DAY_S, analyse
+from reconcilers.storage.model import HeldBucket
+from reconcilers.storage.policies import public
+from schemas.names import timestamp
+
+NOW = 2_000_000_000.0
+
+
+def metric(name: str, value: float, ago_s: float = 0.0, bucket: str | None = None) -> dict[str, Any]:
+    tags = {"target": "main"} | ({"bucket": bucket} if bucket else {})
+    return {"metric_type": name, "timestamp": timestamp(NOW - ago_s), "value": value, "tags": tags}
+
+
+def evidence(*metrics: dict[str, Any], settings: Any = (), events: Any = ()) -> Evidence:
+    rows = sorted(metrics, key=lambda one: one["timestamp"])
+    return Evidence(NOW - DAY_S, NOW, rows, events, settings)
+
+
+def test_growth_is_by_the_day_and_says_when_it_is_full():
+    found = analyse(
+        evidence(
+            metric("stored_bytes", 1_000, DAY_S / 2),
+            metric("stored_bytes", 1_500),
+            metric("free_bytes", 10_000),
+            metric("capacity_bytes", 20_000),
+        )
+    )
+    main = found["targets"]["main"]
+    assert (main["growth_bytes_per_day"], main["full_in_days"]) == (1_000.0, 10.0)
+    assert found["findings"] == ["main: full in 10 days if it goes on growing as it does"]
+
+
+def test_the_fastest_growing_and_the_largest_buckets_come_first():
+    rows = []
+    for name, before, after in (("slow", 900, 1_000), ("fast", 100, 600), ("shrinks", 500, 100)):
+        rows += [
+            metric("bucket_size_bytes", before, DAY_S, name),
+            metric("bucket_size_bytes", after, 0, name),
+        ]
+    main = analyse(evidence(*rows))["targets"]["main"]
+    assert [one["bucket"] for one in main["largest"]] == ["slow", "fast", "shrinks"]
+    assert main["fastest_growing"] == [
+        {"bucket": "fast", "bytes_per_day": 500.0},
+        {"bucket": "slow", "bytes_per_day": 100.0},
+    ]
+
+
+def test_public_buckets_full_quotas_noncurrent_versions_and_errors_are_found():
+    found = analyse(
+        evidence(
+            metric("bucket_public", 1, 0, "web"),
+            metric("bucket_public", 1, DAY_S, "was-public"),
+            metric("bucket_size_bytes", 95, 0, "small"),
+            metric("bucket_quota_bytes", 100, 0, "small"),
+            metric("bucket_versions", 7, 0, "small"),
+            metric("bucket_objects", 2, 0, "small"),
+            metric("request_5xx_errors_total", 5, 60),
+            metric("request_5xx_errors_total", 2),
+            metric("drives_offline", 1),
+        )
+    )
+    main = found["targets"]["main"]
+    assert main["public"] == ["web"]
+    assert main["noncurrent"] == [{"bucket": "small", "noncurrent_versions": 5}]
+    assert found["findings"] == [
+        "main: 1 drives are offline",
+        "main: open to everybody: web",
+        "main: small uses 95% of its quota",
+        "main: 2 requests failed by the server's fault",
+    ]
+
+
+def test_keys_that_expire_soon_are_told_and_others_not():
+    def key(name: str, days: float) -> dict[str, Any]:
+        return {
+            "setting_type": "storage.access_key",
+            "name": name,
+            "value": {"expires_at": timestamp(NOW + days * DAY_S)},
+        }
+
+    found = analyse(evidence(settings=[key("soon", 3), key("late", 90), key("gone", -1)]))
+    assert [one["setting"] for one in found["keys"]] == ["storage.access_key/gone", "storage.access_key/soon"]
+    assert found["findings"] == [
+        "storage.access_key/gone has expired 1 days ago",
+        "storage.access_key/soon expires in 3 days",
+    ]
+
+
+def test_what_rules_removed_when_they_were_set_is_told():
+    event = {
+        "event_type": "ActionStarted",
+        "timestamp": timestamp(NOW),
+        "setting": "default/storage.bucket/invoices",
+        "details": {"step": "SetLifecycle", "expires_today": {"tmp": {"objects": 3}}},
+    }
+    (row,) = analyse(evidence(events=[event, {**event, "details": {"step": "SetTags"}}]))["lifecycle"]
+    assert row["expires_today"] == {"tmp": {"objects": 3}}
+
+
+def test_samples_are_summed_over_what_the_server_tells_apart():
+    text = (
+        '\n# HELP x\nminio_s3_requests_total{api="get",server="a"} 3\nminio_s3_requests_total{api="put",server="a"} 4\n'
+    )
+    assert {m.metric_type: m.value for m in samples.of_server(text + "minio_cluster_bucket_total 2\nother 1\n")} == {
+        "requests_total": 7.0,
+        "buckets": 2.0,
+    }
+
+
+def test_samples_of_buckets_say_which_are_public():
+    held = [("web", HeldBucket(access=public("web", write=False))), ("own", HeldBucket(quota_bytes=5))]
+    found = {(m.metric_type, m.tags.get("bucket")): m.value for m in samples.of_buckets(held)}
+    assert found == {("public_buckets", None): 1, ("bucket_public", "web"): 1, ("bucket_quota_bytes", "own"): 5}
