@@ -6,11 +6,13 @@ and a hint; a bug gets one line, and its traceback with --debug.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
+import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 from rich.text import Text
@@ -36,6 +38,7 @@ from controlplane.cli import (
     up,
 )
 from controlplane.cli import settings as settings_verbs
+from controlplane.cli import arguments, printing
 from controlplane.cli.failure import Ended, ExitCode, Failure
 from controlplane.cli.session import Session
 from controlplane.client.errors import ClientError
@@ -72,6 +75,40 @@ VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (WATCHING, "drift", drifting.drift),
     (WATCHING, "op", operating.op),
     (ACCESS, "audit", auditing.audit),
+
+class Verb(NamedTuple):
+    """One verb: panel of the help, name, module of this package, and its function; None: its `app` has verbs of its own."""
+
+    panel: str
+    name: str
+    module: str
+    function: str | None
+
+
+VERBS: Final = (
+    Verb(DAEMON, "up", "up", "up"),
+    Verb(DAEMON, "down", "down", "down"),
+    Verb(DAEMON, "serve", "serving", "serve"),
+    Verb(DAEMON, "status", "daemon_status", "status"),
+    Verb(DAEMON, "doctor", "doctor", "doctor"),
+    Verb(SETTINGS, "plan", "planning", "plan"),
+    Verb(SETTINGS, "diff", "planning", "diff"),
+    Verb(SETTINGS, "apply", "applying", "apply"),
+    Verb(SETTINGS, "get", "settings", "get"),
+    Verb(SETTINGS, "describe", "settings", "describe"),
+    Verb(SETTINGS, "explain", "explaining", "explain"),
+    Verb(SETTINGS, "delete", "settings", "delete"),
+    Verb(SETTINGS, "wait", "settings", "wait"),
+    Verb(SETTINGS, "history", "settings", "history"),
+    Verb(SETTINGS, "rollback", "rolling_back", "rollback"),
+    Verb(SETTINGS, "import", "importing", "import_"),
+    Verb(SETTINGS, "export", "settings", "export"),
+    Verb(SETTINGS, "reconcile", "settings", "reconcile"),
+    Verb(WATCHING, "events", "events", "events"),
+    Verb(WATCHING, "drift", "drifting", "drift"),
+    Verb(WATCHING, "op", "operating", "op"),
+    Verb(ACCESS, "audit", "auditing", "audit"),
+    Verb(ACCESS, "token", "tokens", None),
 )
 
 
@@ -108,8 +145,12 @@ def version() -> None:
     typer.echo(f"coreplane {importlib.metadata.version('coreplane')}")
 
 
-def program() -> typer.Typer:
-    """The command line with every verb."""
+def program(words: Collection[str] = ()) -> typer.Typer:
+    """The command line with the verbs among the words; with all of them when none is, for help and completion.
+
+    A verb's module is imported with it: what only `up` and `serve` need, the whole daemon, would make every other verb
+    start a second later.
+    """
     app = typer.Typer(
         name="coreplane",
         no_args_is_help=True,
@@ -118,9 +159,12 @@ def program() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(root)
-    for panel, name, verb in VERBS:
-        app.command(name, rich_help_panel=panel)(verb)
-    app.add_typer(tokens.app(), name="token", rich_help_panel=ACCESS)
+    for verb in [verb for verb in VERBS if verb.name in words] or VERBS:
+        module = importlib.import_module(f"controlplane.cli.{verb.module}")
+        if verb.function is None:
+            app.add_typer(module.app(), name=verb.name, rich_help_panel=verb.panel)
+        else:
+            app.command(verb.name, rich_help_panel=verb.panel)(getattr(module, verb.function))
     app.command("version", rich_help_panel=DAEMON)(version)
     return app
 
@@ -133,7 +177,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _code(argv: list[str]) -> int:
     try:
-        program()(argv, prog_name="coreplane")
+        completed = os.environ.get("COMP_WORDS", "").split()
+        program([*argv, *completed])(argv, prog_name="coreplane")
     except SystemExit as exc:
         code: Any = exc.code
         return ExitCode.FAILED if code == USAGE_ERROR else int(code or 0)
