@@ -17,27 +17,6 @@ from typing import Annotated, Any, Final, NamedTuple
 import typer
 from rich.text import Text
 
-from controlplane.cli import (
-    applying,
-    arguments,
-    auditing,
-    daemon_status,
-    doctor,
-    down,
-    drifting,
-    events,
-    explaining,
-    importing,
-    operating,
-    planning,
-    printing,
-    projecting,
-    rolling_back,
-    serving,
-    tokens,
-    up,
-)
-from controlplane.cli import settings as settings_verbs
 from controlplane.cli import arguments, printing
 from controlplane.cli.failure import Ended, ExitCode, Failure
 from controlplane.cli.session import Session
@@ -51,30 +30,6 @@ ACCESS = "Access"
 USAGE_ERROR = 2
 """Typer's exit code for a mistyped command; 2 means "differs" here."""
 
-VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
-    (DAEMON, "up", up.up),
-    (DAEMON, "down", down.down),
-    (DAEMON, "serve", serving.serve),
-    (DAEMON, "project", projecting.project),
-    (DAEMON, "status", daemon_status.status),
-    (DAEMON, "doctor", doctor.doctor),
-    (SETTINGS, "plan", planning.plan),
-    (SETTINGS, "diff", planning.diff),
-    (SETTINGS, "apply", applying.apply),
-    (SETTINGS, "get", settings_verbs.get),
-    (SETTINGS, "describe", settings_verbs.describe),
-    (SETTINGS, "explain", explaining.explain),
-    (SETTINGS, "delete", settings_verbs.delete),
-    (SETTINGS, "wait", settings_verbs.wait),
-    (SETTINGS, "history", settings_verbs.history),
-    (SETTINGS, "rollback", rolling_back.rollback),
-    (SETTINGS, "import", importing.import_),
-    (SETTINGS, "export", settings_verbs.export),
-    (SETTINGS, "reconcile", settings_verbs.reconcile),
-    (WATCHING, "events", events.events),
-    (WATCHING, "drift", drifting.drift),
-    (WATCHING, "op", operating.op),
-    (ACCESS, "audit", auditing.audit),
 
 class Verb(NamedTuple):
     """One verb: panel of the help, name, module of this package, and its function; None: its `app` has verbs of its own."""
@@ -89,6 +44,7 @@ VERBS: Final = (
     Verb(DAEMON, "up", "up", "up"),
     Verb(DAEMON, "down", "down", "down"),
     Verb(DAEMON, "serve", "serving", "serve"),
+    Verb(DAEMON, "project", "projecting", "project"),
     Verb(DAEMON, "status", "daemon_status", "status"),
     Verb(DAEMON, "doctor", "doctor", "doctor"),
     Verb(SETTINGS, "plan", "planning", "plan"),
