@@ -32,7 +32,7 @@ from controlplane.projection.documents import Batch, DeadLetter, dead_letter, do
 from controlplane.projection.elasticsearch import ElasticsearchStore, Refused
 from controlplane.projection.faust_app import FaustApp
 from controlplane.projection.ports import DocumentRefused, StoreUnavailable
-from controlplane.projection.projector import Lag, Pace, Retention, behind, trim
+from controlplane.projection.projector import Behind, Lag, Pace, Retention, trim
 from controlplane.telemetry.metrics import Metrics
 
 _log = structlog.get_logger()
@@ -66,6 +66,7 @@ class FaustProjector:
         self.measured = 0
         """How often the lag was found out."""
         self._log = log
+        self._beyond = Behind(log.journal)
         self._store = store
         self._metrics = metrics
         self._member = member
@@ -192,7 +193,7 @@ class FaustProjector:
         try:
             async with asyncio.timeout(self._pace.journal_timeout_s):
                 position = await self._log.groups.committed(group)
-                records = await behind(self._log.journal, position)
+                records = await self._beyond.count(position)
         except _OUTAGES as exc:
             _log.debug("lag not known", error=repr(exc))
             self._moved = time.monotonic()

@@ -15,7 +15,7 @@ from controlplane.log.kafka import KafkaLog
 from controlplane.projection.elasticsearch import ElasticsearchStore
 from controlplane.projection.elasticsearch_generations import LIVE_S
 from controlplane.projection.faust_projector import FaustProjector
-from controlplane.projection.projector import Pace, Retention, behind, ends_of
+from controlplane.projection.projector import Behind, Pace, Retention, ends_of
 from controlplane.telemetry.metrics import Metrics
 
 _log = structlog.get_logger()
@@ -71,12 +71,12 @@ async def _fill(
     projector = FaustProjector(log, store, Metrics(), retention=retention, pace=pace)
     filling = asyncio.create_task(projector.run(), name="rebuild")
     try:
-        loop = asyncio.get_running_loop()
+        loop, beyond = asyncio.get_running_loop(), Behind(log.journal)
         took_s = CLOSE_S
         while took_s >= CLOSE_S:
             begun = loop.time()
             ends = await ends_of(log.journal)
-            while not projector.measured or await behind(log.journal, projector.position, ends):
+            while not projector.measured or await beyond.count(projector.position, ends):
                 await asyncio.sleep(LOOK_S)
                 if progress is not None and projector.measured:
                     await progress(projector.lag.records)
