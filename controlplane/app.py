@@ -19,7 +19,7 @@ from typing import Self
 import structlog
 from aiohttp import web
 
-from controlplane.api.auth import check_binding
+from controlplane.api.auth import check_binding, is_required
 from controlplane.api.listener import Certificate
 from controlplane.api.parts import Parts
 from controlplane.api.routes import create_app
@@ -59,6 +59,8 @@ _log = structlog.get_logger()
 
 LOG_FILE = "coreplane.db"
 """Of the embedded log, under the data directory; beside it lies the lock of the daemon, whatever its log."""
+SECRETS = Path("secrets")
+"""Under the data directory: where secrets lie unless the configuration says otherwise."""
 TRIM_EVERY_S = 3600.0
 COUNT_EVERY_S = 5.0
 TOMBSTONES_DAYS = 1.0
@@ -102,7 +104,7 @@ class Daemon:
         self.directory.load()
         self.replica.listen(self.directory.follow)
         self.statuses = StatusView(log.journal)
-        self.secrets = EnvironmentSecrets(config.data_dir, fingerprint_key(config.data_dir))
+        self.secrets = self._secrets()
         store = choice.store_of(config, self.secrets.reveal)
         self._stack.push_async_callback(store.close)
         self.projector = choice.follower_of(config, log, store, self.metrics)
@@ -116,6 +118,18 @@ class Daemon:
         self._stack.push_async_callback(self.replica.close)
         controller = await self._drive(log)
         await self._serve(controller, log, store)
+
+    def _secrets(self) -> EnvironmentSecrets:
+        config = self.config
+        directories = config.secrets.directories
+        if directories is None and is_required(config.auth):
+            directories = (SECRETS,)
+        return EnvironmentSecrets(
+            config.data_dir,
+            fingerprint_key(config.data_dir),
+            directories=directories,
+            environment=config.secrets.environment,
+        )
 
     async def _drive(self, log: Log) -> Controller:
         self.catalogue = Catalogue({**SERVICES, **OWN}, self.clock, self.directory)

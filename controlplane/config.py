@@ -76,6 +76,17 @@ class AuthConfig(Section):
     """Rate limit of each token that has none of its own; counted by each replica for itself. None: no limit."""
 
 
+class SecretsConfig(Section):
+    """Where references to secrets may lead. Who may declare a target can have a secret sent there, so what isn't meant to be
+    used by declarations must not be reachable by them."""
+
+    directories: tuple[Path, ...] | None = None
+    """Files must lie in one of these, also behind symbolic links; relative ones start at `data_dir`. None: `secrets` once
+    tokens are required, and anywhere before: then all who call are trusted as the daemon's own user is."""
+    environment: tuple[str, ...] = ("*",)
+    """Globs of the environment variables that may be referred to. COREPLANE_TOKEN never may."""
+
+
 class LogConfig(Section):
     """The settings log and the journal."""
 
@@ -136,6 +147,7 @@ class Config(Section):
     """Log, projection and the key of secret fingerprints live here; one daemon at a time (file lock)."""
     http: HttpConfig = HttpConfig()
     auth: AuthConfig = AuthConfig()
+    secrets: SecretsConfig = SecretsConfig()
     log: LogConfig = LogConfig()
     projection: ProjectionConfig = ProjectionConfig()
     runtime: RuntimeConfig = RuntimeConfig()

@@ -440,8 +440,9 @@ class FileFormat:
     """`redis_acl`: what a request to import calls it."""
     recognises: Callable[[str], bool]
     """Is the text such a file? Cheap, and false for files of other formats."""
-    read: Callable[[str], Sequence[tuple[str, Discovered]]]
-    """(setting type, object) in the order of the file. Raises ValueError with the place and what is wrong there."""
+    read: Callable[[str, str], Sequence[tuple[str, Discovered]]]
+    """(text, name of the file without its suffix) → (setting type, object), in the order of the file. Raises ValueError with
+    the place and what is wrong there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ SUITES = ("unit", "architecture", "contract", "simulation", "integration", "e2e"
 """Fast ones first: a mistake shows early."""
 
 
-SHARED = {"kafka_broker": KAFKA, "elasticsearch_server": ELASTICSEARCH, "minio_server": MINIO}
-"""Fixture → the server that it starts once for the run."""
+SHARED = {"kafka_broker": KAFKA, "elasticsearch_server": ELASTICSEARCH, "minio_server": MINIO, "minio_program": MINIO}
+"""Fixture → the server that it starts."""
 
 # --- what a run is -----------------------------------------------------------------------------------------------------
 
@@ -160,12 +160,20 @@ def elasticsearch_server(tmp_path_factory: pytest.TempPathFactory, guardian: Gua
 
 
 @pytest.fixture(scope="session")
-def minio_server(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -> Iterator[SharedServer]:
-    """One MinIO for the run, built if need be; every test has buckets and users under a prefix of its own."""
+def minio_program() -> provision.Program:
+    """MinIO, for tests that start one of their own."""
+    return asyncio.run(program_of(MINIO))
+
+
+@pytest.fixture(scope="session")
+def minio_server(
+    tmp_path_factory: pytest.TempPathFactory, guardian: Guardian, minio_program: provision.Program
+) -> Iterator[SharedServer]:
+    """One MinIO for the run; every test has buckets and users under a prefix of its own."""
     folder = tmp_path_factory.mktemp("minio")
 
     async def start() -> Server:
-        return await started(MINIO, folder, await program_of(MINIO), guardian)
+        return await started(MINIO, folder, minio_program, guardian)
 
     server = SharedServer(start)
     yield server

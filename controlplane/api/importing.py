@@ -14,8 +14,9 @@ from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.runtime.importing import Text, Wish
 
 FROM_BACKEND: Final = ("type", "target", "match")
-FROM_FILE: Final = ("text", "target", "format")
-_LONGEST_FILE: Final = 4 * 1024 * 1024
+FROM_FILE: Final = ("text", "target", "format", "name")
+_LONGEST_FILE: Final = 1024 * 1024
+"""Letters. It is read in a thread, a megabyte of YAML for some seconds."""
 
 
 async def declarations(call: Call[parameters.Parameters]) -> web.Response:
@@ -23,7 +24,13 @@ async def declarations(call: Call[parameters.Parameters]) -> web.Response:
     body = await bodies.json_map(call.request, call.most_bytes)
     if "text" in body:
         only_fields(body, FROM_FILE)
-        file = Text(call.tenant, _needed(body, "target"), _file(body), text_field(body, "format") or None)
+        file = Text(
+            call.tenant,
+            _needed(body, "target"),
+            _file(body),
+            text_field(body, "format") or None,
+            text_field(body, "name", most=128),
+        )
         return answer((await call.parts.importing.from_file(file)).document())
     only_fields(body, FROM_BACKEND)
     service = _needed(body, "type").partition(".")[0]

@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from controlplane.api import parameters
+from controlplane.api.auth import is_required
 from controlplane.api.call import Call, answer
 from controlplane.api.parts import Parts
 from controlplane.domain.access import Role
@@ -64,6 +65,7 @@ async def status(call: Call[_Nothing]) -> web.Response:
     tenants = [tenant for tenant in tenants if tenant != SYSTEM]
     report = {"projection": call.parts.projection_lag()._asdict(), **report}
     document = {"tenants": tenants, "settings": len(entries), "replica": position, **report, "targets": targets}
+    document["access"] = {"required": is_required(call.parts.config.auth)}
     return answer({"ready": not await _not_ready(call.parts), **document})
 
 

@@ -160,6 +160,7 @@ class ImportBody(_Strict):
     match: str = Field("*", description="Glob over the objects' names in the backend.")
     text: str | None = Field(None, description="The file's content.")
     format: str | None = Field(None, description="Instead of the one that recognises the text.")
+    name: str | None = Field(None, description="Of the file, without its suffix: some formats don't name the object.")
 
 
 class FillIn(BaseModel):

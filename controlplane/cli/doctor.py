@@ -14,7 +14,7 @@ from rich.text import Text
 from controlplane.app import accept_log_loss, examine_log, examine_projection, rebuild_projection
 from controlplane.cli import configuration, findings, printing, session, starting, upfile
 from controlplane.cli.failure import Ended, ExitCode, Failure
-from controlplane.cli.findings import BAD, GOOD, Finding
+from controlplane.cli.findings import BAD, GOOD, WARNED, Finding
 from controlplane.cli.printing import Format, Output
 from controlplane.cli.rows import Facts, Rows
 from controlplane.cli.session import DEFAULT_DATA, Data
@@ -25,7 +25,7 @@ from controlplane.log.ports import LogUnavailable
 from controlplane.projection import elasticsearch_address
 from controlplane.projection.ports import StoreUnavailable
 
-MARKS = {GOOD: Text("✓", "green"), BAD: Text("✗", "bold red")}
+MARKS = {GOOD: Text("✓", "green"), BAD: Text("✗", "bold red"), WARNED: Text("!", "yellow")}
 
 
 def doctor(
@@ -84,17 +84,15 @@ async def examine(client: CoreplaneClient) -> list[Finding]:
     try:
         report = await client.status()
         settings = [setting async for setting in client.list_settings(phase="Stalled")]
+        tokens = [setting async for setting in client.list_settings(setting_type="access.token")]
     except ApiError as exc:
         failure = printing.failure_of(exc)
         return [*found, Finding("access", BAD, failure.message, failure.hint)]
     except ClientError as exc:
         return [*found, Finding("daemon", BAD, str(exc))]
-    return [
-        *found,
-        *findings.of_projection(report.get("projection")),
-        *findings.of_targets(report),
-        *findings.of_stalled(settings),
-    ]
+    access = (*findings.of_access(client.url, report), *findings.of_tokens(tokens, time.time()))
+    found += findings.of_projection(report.get("projection"))
+    return [*found, *access, *findings.of_targets(report), *findings.of_stalled(settings)]
 
 
 def _examine_log(config_file: Path | None, url: str | None, data: Path) -> list[Finding]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
+from controlplane.api.auth import is_loopback
 from controlplane.cli import tables
 from controlplane.cli.daemon_status import target_name, target_trouble
+from controlplane.cli.tokens import SOON_S
 from controlplane.log.kafka_topics import Fault
+from schemas.names import parse_timestamp, timestamp
 
 Json = dict[str, Any]
 
@@ -16,6 +20,8 @@ BEHIND_S = 60.0
 """The projection is usually two seconds behind at most."""
 GOOD = "good"
 BAD = "bad"
+WARNED = "warned"
+"""All is well now, and won't be."""
 
 PART_ADVICE = {
     "log": "look for disk space and permissions of the data directory; nothing is accepted until it can be written",
@@ -27,7 +33,7 @@ PART_ADVICE = {
 REASON_ADVICE = {
     "Unreachable": "start the server, or correct the target's url; it is tried again by itself",
     "AuthenticationFailed": "correct the target's username or password reference",
-    "SecretNotFound": "set the environment variable or make the file it names, where the daemon runs",
+    "SecretNotFound": "set the variable or make the file where the daemon runs, and as `secrets` of its configuration allows",
     "TargetNotFound": "declare that target, or correct `target` in the settings that name it",
     "Conflict": "retire one of the two, or have it name another object",
     "NoPermission": "give the target's user the permission it names",
@@ -94,6 +100,32 @@ def of_targets(report: Json) -> Iterator[Finding]:
             yield Finding(name, BAD, target_trouble(target) or "not reached yet", advice)
     if not report.get("targets"):
         yield Finding("targets", GOOD, "none is declared")
+
+
+def of_access(url: str, report: Json) -> Iterator[Finding]:
+    """Who gets in, and who can listen."""
+    split = urlsplit(url)
+    here = is_loopback(split.hostname or "")
+    if not (report.get("access") or {}).get("required"):
+        message = "nobody needs a token"
+        advice = "configure `auth.tokens`, or make tokens and set `auth.required`"
+        yield Finding("access", GOOD if here else WARNED, message, "" if here else advice)
+    else:
+        yield Finding("access", GOOD, "tokens are required")
+    if split.scheme == "http" and not here:
+        advice = "configure `http.tls`, or put a proxy with TLS before the daemon"
+        yield Finding("tls", WARNED, f"tokens travel to {split.hostname} for everybody to read", advice)
+
+
+def of_tokens(tokens: Sequence[Json], now: float) -> Iterator[Finding]:
+    """Those that have ended, and those that soon will."""
+    for token in tokens:
+        at = token["value"].get("expires_at")
+        left_s = None if at is None else parse_timestamp(at) - now
+        if left_s is not None and left_s < SOON_S:
+            when = "has expired" if left_s <= 0 else f"expires in {tables.age(timestamp(now - left_s), now)}"
+            advice = f"make another with `coreplane token create`, then `coreplane token revoke {token['name']}`"
+            yield Finding(f"token {token['name']}", WARNED, when, advice)
 
 
 def of_stalled(stalled: list[Json]) -> Iterator[Finding]:

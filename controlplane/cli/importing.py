@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -53,12 +54,12 @@ def import_(
         msg = "give a type to look for in the backend, or -f with a file"
         raise Failure(msg, hint="coreplane import cache.redis_user -t redis")
     labels = arguments.labels(label)
-    texts = [documents.text_of(source, applying.stdin([source])) for source in file]
+    texts = [(Path(source).stem.strip("-"), documents.text_of(source, applying.stdin([source]))) for source in file]
 
     async def verb(client: CoreplaneClient) -> list[Json]:
         if setting_type is not None:
             return [await client.discover(setting_type, target, match)]
-        return [await client.convert(text, target, file_format) for text in texts]
+        return [await client.convert(text, target, file_format=file_format, name=name) for name, text in texts]
 
     found = session.run(context, verb)
     answer = {part: [one for each in found for one in each[part]] for part in found[0]}

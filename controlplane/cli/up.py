@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,6 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from controlplane import devstack
 from controlplane.cli import applying, configuration, daemon, detached, documents, printing, tables, upfile, waiting
 from controlplane.cli.failure import Failure
 from controlplane.cli.rows import Facts
@@ -31,7 +30,7 @@ from controlplane.cli.steps import Steps
 from controlplane.client.errors import ClientError
 from controlplane.client.http import CoreplaneClient
 from controlplane.config import Config
-from controlplane.devstack import elasticsearch, ports
+from controlplane.devstack import elasticsearch, ports, shop
 from controlplane.devstack.elasticsearch import ELASTICSEARCH
 from controlplane.devstack.kafka import KAFKA
 from controlplane.devstack.progress import DevstackError
@@ -45,7 +44,6 @@ CONVERGE_S = 60.0
 IDLE_S = 5.0
 """When nothing has changed for so long, the person is told how it stands instead of being kept waiting."""
 LOG_NAME = "coreplane.log"
-EXAMPLE = Path(devstack.__file__).parent / "example" / "shop.yaml"
 NEXT = (
     ("coreplane get", "what is declared, and whether it is so"),
     ("coreplane events -f", "what happens"),
@@ -160,7 +158,7 @@ async def stay_up(wishes: Wishes) -> None:
         async with daemon.running(config) as running:
             steps("daemon", f"ready at {running.url}", done=True)
             async with CoreplaneClient(running.url, actor=actor()) as client:
-                await _declare(client, stack.targets(), example=wishes.example)
+                await _declare(client, stack, example=wishes.example)
             record = partial(_record, stack, running.url, wishes.data, projection)
             record()
             latecomers = asyncio.create_task(_welcome(stack, running.url, record, steps), name="latecomers")
@@ -204,14 +202,17 @@ async def _attend(running: daemon.Daemon, data: Path) -> None:
         await asyncio.wait({greeting})
 
 
-async def _declare(client: CoreplaneClient, targets: Sequence[Json], *, example: bool) -> None:
-    """The targets always, since their ports may have changed; the example only where there is nothing else."""
-    await client.apply(targets, reason="coreplane up")
+async def _declare(client: CoreplaneClient, stack: Stack, *, example: bool) -> None:
+    """The targets always, since their ports may have changed; the example only where there is nothing else, and of it what
+    concerns the services that run."""
+    await client.apply(stack.targets(), reason="coreplane up")
     if not example:
         return
     others = [s async for s in client.list_settings() if not s["setting_type"].endswith(".target")]
     if not others:
-        await applying.declare(client, documents.load([str(EXAMPLE)]), reason="the example of coreplane up")
+        found = documents.load([str(path) for path in shop.EXAMPLES])
+        mine = [item for item in found if item.declaration["type"].partition(".")[0] in stack.services]
+        await applying.declare(client, mine, reason="the example of coreplane up")
 
 
 def _record(stack: Stack, url: str, data: Path, projection: Json) -> None:

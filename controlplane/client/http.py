@@ -243,9 +243,10 @@ class CoreplaneClient:
         """Declarations of what exists in a backend → `{settings, fill_in, skipped, declared}`; nothing is stored."""
         return await self._import({"type": setting_type, "target": target, "match": match})
 
-    async def convert(self, text: str, target: str, file_format: str | None = None) -> Json:
-        """Declarations of what a file of another tool says → as `discover`."""
-        return await self._import({"text": text, "target": target} | ({"format": file_format} if file_format else {}))
+    async def convert(self, text: str, target: str, *, file_format: str | None = None, name: str = "") -> Json:
+        """Declarations of what a file of another tool says → as `discover`. `name`: of the file, without its suffix."""
+        body = {"text": text, "target": target, "name": name} | ({"format": file_format} if file_format else {})
+        return await self._import(body)
 
     async def diff(
         self,

@@ -1,7 +1,8 @@
-"""The example: settings of a small online shop's cache, and the passwords that they refer to."""
+"""The example: settings of a small online shop, a file for each service, and the passwords that they refer to."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,12 +11,14 @@ import yaml
 from controlplane.devstack import secrets
 from schemas.secret import SecretRef, references_in
 
-EXAMPLE: Final = Path(__file__).parent / "example" / "shop.yaml"
+EXAMPLES: Final = tuple(sorted((Path(__file__).parent / "example").glob("*.yaml")))
 
 
-def declarations() -> list[dict[str, Any]]:
-    """What the file declares, in its order."""
-    return list(yaml.safe_load_all(EXAMPLE.read_text(encoding="utf-8")))
+def declarations(services: Collection[str] | None = None) -> list[dict[str, Any]]:
+    """What the files declare, in their order; of these services only, if they are named."""
+    texts = [path.read_text(encoding="utf-8") for path in EXAMPLES]
+    found = [content for text in texts for content in yaml.safe_load_all(text)]
+    return [content for content in found if services is None or content["type"].partition(".")[0] in services]
 
 
 def make_secrets(data_dir: Path) -> None:

@@ -100,6 +100,11 @@ class Stack:
     ) -> None:
         await self._close()
 
+    @property
+    def services(self) -> frozenset[str]:
+        """Those whose backends it runs."""
+        return frozenset(service for service, _ in self._chosen)
+
     def targets(self) -> list[dict[str, Any]]:
         """Declarations of the targets, for the tenant `default`."""
         return [

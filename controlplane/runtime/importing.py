@@ -21,7 +21,7 @@ from controlplane.domain.fold import State
 from controlplane.runtime.catalogue import Catalogue, Resolved, TargetId
 from controlplane.runtime.clock import Clock
 from controlplane.runtime.foreseen import Foreseen
-from controlplane.runtime.imported import Imported, Known, imported, selected
+from controlplane.runtime.imported import Imported, Known, Skipped, imported, selected
 from controlplane.runtime.preview import Links, Preview, Proposal
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.contract import Backend, BackendError, Discovered, FileFormat, Kind, Unreachable
@@ -53,6 +53,8 @@ class Text:
     target: str
     text: str
     file_format: str | None = None
+    name: str = ""
+    """Of the file, without its suffix: some formats don't say what the object is called."""
 
 
 class Importing:
@@ -86,12 +88,20 @@ class Importing:
         """What the file says. Raises `Refused` (Invalid)."""
         chosen = self._format(file)
         try:
-            rows = await asyncio.to_thread(chosen.read, file.text)
+            rows = await asyncio.to_thread(chosen.read, file.text, file.name)
         except ValueError as exc:
             raise Refused(Reason.INVALID, f"{chosen.name}: {exc}", [Fault("/text", str(exc))]) from exc
+        except Exception as exc:
+            self._metrics.bug("import")
+            _log.exception("import failed", format=chosen.name)
+            message = "can't be read: it isn't as files of the format are"
+            raise Refused(Reason.INVALID, f"{chosen.name}: {message}", [Fault("/text", message)]) from exc
         service = next(s.name for s in self._catalogue.services.values() if chosen in s.formats)
-        found = [(self._kinds[setting_type], one) for setting_type, one in rows]
-        return imported(found, self._known(file.tenant, f"{service}.", file.target))
+        found = [(self._kinds[setting_type], one) for setting_type, one in rows if setting_type in self._kinds]
+        answer = imported(found, self._known(file.tenant, f"{service}.", file.target))
+        unknown = [(setting_type, one) for setting_type, one in rows if setting_type not in self._kinds]
+        answer.skipped += [Skipped(t, one.name, f"this daemon doesn't know {t}") for t, one in unknown]
+        return answer
 
     def formats(self) -> list[str]:
         """Names of the formats there are."""

@@ -108,11 +108,13 @@ class Operations:
         if faults:
             raise Refused(Reason.INVALID, f"{name}: the request is not valid", faults)
         answer = self._answers.get(request_id)
+        if answer is not None and answer.get_name() != name:
+            raise Refused(Reason.CONFLICT, "this Idempotency-Key was used for another operation: choose a new one")
         if answer is None:
             if len(self._running) >= MOST_AT_ONCE:
                 raise Refused(Reason.TOO_MANY_REQUESTS, f"{MOST_AT_ONCE} operations are under way", retry_after_s=1.0)
             answer = self._begin(
-                self._run(tenant, name, operation, body, actor=actor, request_id=request_id), request_id
+                self._run(tenant, name, operation, body, actor=actor, request_id=request_id), request_id, name
             )
         return await asyncio.shield(answer)
 
@@ -125,9 +127,9 @@ class Operations:
         if self._running:
             await asyncio.wait(self._running)
 
-    def _begin(self, run: Coroutine[Any, Any, _Answer], request_id: str) -> asyncio.Task[_Answer]:
+    def _begin(self, run: Coroutine[Any, Any, _Answer], request_id: str, name: str) -> asyncio.Task[_Answer]:
         """Run it in a task of its own: a caller that goes away doesn't cut it in two."""
-        answer = asyncio.create_task(run)
+        answer = asyncio.create_task(run, name=name)
         self._running.add(answer)
         self._answers[request_id] = answer
         answer.add_done_callback(lambda task: self._ended(request_id, task))

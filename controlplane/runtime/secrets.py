@@ -5,30 +5,61 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from reconcilers.contract import SecretNotFound
 from schemas.secret import SecretRef
+
+OWN_TOKEN = "COREPLANE_TOKEN"  # noqa: S105 - the name of a variable
+"""Whoever runs the daemon may have their own token in its environment."""
 
 FINGERPRINT_HEX = 16
 """Length of a fingerprint: enough to tell two secrets apart, useless for finding one."""
 
 
 class EnvironmentSecrets:
-    """Secrets from the daemon's environment and files. Relative file names start at the data directory."""
+    """Secrets from the daemon's environment and files. Relative file names start at the data directory.
 
-    def __init__(self, data_dir: Path, key: bytes) -> None:
+    `directories`: the files must lie in one of these; None: anywhere. `environment`: globs of the variables.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        key: bytes,
+        *,
+        directories: Sequence[Path] | None = None,
+        environment: Sequence[str] = ("*",),
+    ) -> None:
         self._data_dir = data_dir
         self._key = key
+        self._directories = directories
+        self._environment = tuple(environment)
 
     def reveal(self, reference: SecretRef) -> str:
         """The secret, without the trailing newline of a file; raises `SecretNotFound`. Read anew each time."""
         try:
             if reference.from_env is not None:
-                return os.environ[reference.from_env]
-            return (self._data_dir / str(reference.from_file)).read_text(encoding="utf-8").rstrip("\r\n")
+                return os.environ[self._allowed_variable(reference.from_env)]
+            return self._allowed_file(str(reference.from_file)).read_text(encoding="utf-8").rstrip("\r\n")
         except (KeyError, OSError, UnicodeDecodeError, ValueError) as exc:
             raise SecretNotFound(reference) from exc
+
+    def _allowed_variable(self, name: str) -> str:
+        if name == OWN_TOKEN or not any(fnmatchcase(name, pattern) for pattern in self._environment):
+            raise KeyError(name)
+        return name
+
+    def _allowed_file(self, name: str) -> Path:
+        """The file itself, behind every symbolic link; ValueError when it lies outside."""
+        path = (self._data_dir / name).resolve(strict=True)
+        if self._directories is not None:
+            allowed = [(self._data_dir / directory).resolve() for directory in self._directories]
+            if not any(path.is_relative_to(directory) for directory in allowed):
+                raise ValueError(name)
+        return path
 
     def fingerprint(self, text: str) -> str:
         """HMAC-SHA256 under the daemon's key, shortened."""

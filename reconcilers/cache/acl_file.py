@@ -76,7 +76,7 @@ _WORDS: Final[dict[str, Callable[[_User], None]]] = {
 """Rules that are whole words, in lower case."""
 
 
-def read(text: str) -> Sequence[tuple[str, Discovered]]:
+def read(text: str, _name: str) -> Sequence[tuple[str, Discovered]]:
     """Every user of the file. Raises ValueError with the line; a line that isn't a user's is passed over in redis.conf."""
     found = []
     for number, line in enumerate(text.splitlines(), start=1):

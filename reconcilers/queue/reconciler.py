@@ -5,6 +5,7 @@ from __future__ import annotations
 from reconcilers.contract import Companion, Kind, Service
 from reconcilers.queue import access, access_plan, model, plan, route_plan, router, routing
 from reconcilers.queue.backend import connect
+from reconcilers.queue.strimzi import STRIMZI
 from schemas.queue import Acl, Quota, Route, Target, Topic, User
 
 TOPIC = Kind(
@@ -15,8 +16,17 @@ TOPIC = Kind(
     plan.plan_topic,
     data_bearing=True,
     recall=model.recalled_topic,
+    named_by="topic",
 )
-USER = Kind(access.USER, User, access.username, access.user, access_plan.plan_user, recall=access.recalled_user)
+USER = Kind(
+    access.USER,
+    User,
+    access.username,
+    access.user,
+    access_plan.plan_user,
+    recall=access.recalled_user,
+    named_by="username",
+)
 ACL = Kind(access.ACL, Acl, access.principal, access.acl, access_plan.plan_acl)
 QUOTA = Kind(access.QUOTA, Quota, access.entity, access.quota, access_plan.plan_quota)
 ROUTE = Kind(routing.ROUTE, Route, routing.route_name, routing.definition, route_plan.plan_route)
@@ -30,5 +40,6 @@ SERVICE = Service(
     observe_timeout_s=20.0,
     effect_timeout_s=30.0,
     landing_s=10.0,
+    formats=(STRIMZI,),
     batch=250,
 )

@@ -153,6 +153,8 @@ class S3Client:
         self._session = aiohttp.ClientSession(
             connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
         )
+        # aiohttp would send a PUT again by itself when a connection breaks: past the fence, and without a word.
+        self._session._retry_connection = False  # noqa: SLF001 - there is no public word for it
 
     async def close(self) -> None:
         """Close all connections; safe to call twice."""

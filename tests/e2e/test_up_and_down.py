@@ -66,7 +66,7 @@ class Shell:
         return {**kept, "COREPLANE_DATA": str(self.data), "COLUMNS": "200"}
 
     async def up(self) -> str:
-        return await self("up", "--detach", "--port", "0")
+        return await self("up", "--detach", "--port", "0", "--services", "cache")
 
     def record(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.data / "up.json").read_text())
@@ -242,7 +242,7 @@ async def test_however_up_ends_no_server_is_left_behind(shell: Shell, number: si
     with (shell.data.parent / "output").open("wb") as sink:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "controlplane", "up", "--port", "0", "--no-example"),
+            *("-m", "controlplane", "up", "--port", "0", "--no-example", "--services", "cache"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,

@@ -32,6 +32,14 @@ def login(server: Any) -> DictSecrets:
     return DictSecrets(KEY=minio.ADMIN, SECRET=secrets.ensure(server.place.data_dir, minio.ADMIN_SECRET))
 
 
+def client_of(url: str, known: DictSecrets) -> S3Client:
+    """Somebody's own login, which needs no right."""
+    value = Target.model_validate(
+        {"endpoint": url, "access_key": {"from_env": "KEY"}, "secret_key": {"from_env": "SECRET"}}
+    )
+    return S3Client(Connection("default", "main", value, known))
+
+
 class World:
     """One open target. What is remembered between looks is kept as the controller keeps it."""
 

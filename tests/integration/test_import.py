@@ -105,7 +105,7 @@ async def test_what_cant_be_imported_is_told_why(client, redis_server):
         (client.discover(USER, "nowhere"), 404, "declare it first"),
         (client.discover("cache.memcached_config", "main"), 422, "memcached"),
         (client.convert("no such file", "main"), 422, "redis_acl"),
-        (client.convert("user a on", "main", "nonsense"), 422, "redis_acl"),
+        (client.convert("user a on", "main", file_format="nonsense"), 422, "redis_acl"),
         (client.convert("user a on rubbish", "main"), 422, "line 1"),
     ]
     for call, status, told in refused:

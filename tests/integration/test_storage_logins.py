@@ -11,7 +11,7 @@ from reconcilers.contract import Result
 from reconcilers.storage import iam
 from reconcilers.storage.s3 import Refused, Request, bucket_path
 from tests.integration.cache_world import DictSecrets
-from tests.integration.storage_world import BUCKET, World, fresh, login, world
+from tests.integration.storage_world import BUCKET, World, client_of, fresh, login, world
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -43,7 +43,7 @@ def as_user(server: Any, name: str, secret: str) -> Any:
 
 async def may(server: Any, name: str, secret: str, method: str, path: str) -> str:
     """`yes`, or the code of the refusal. Logging in needs no right of its own."""
-    client = await _client(server, name, secret)
+    client = client_of(server.url, DictSecrets(KEY=name, SECRET=secret))
     try:
         await client.call(Request(method, path, body=b"x" if method == "PUT" else b""))
     except Refused as exc:
@@ -51,17 +51,6 @@ async def may(server: Any, name: str, secret: str, method: str, path: str) -> st
     finally:
         await client.close()
     return "yes"
-
-
-async def _client(server: Any, name: str, secret: str) -> Any:
-    from reconcilers.contract import Connection
-    from reconcilers.storage.s3 import S3Client
-    from schemas.storage import Target
-
-    value = Target.model_validate(
-        {"endpoint": server.url, "access_key": {"from_env": "KEY"}, "secret_key": {"from_env": "SECRET"}}
-    )
-    return S3Client(Connection("default", "main", value, DictSecrets(KEY=name, SECRET=secret)))
 
 
 async def bucket_with_object(w: World) -> str:

@@ -24,7 +24,7 @@ from reconcilers.storage.s3 import Request, bucket_path
 from tests.e2e.conditions import until
 from tests.integration.storage_world import World, fresh, world
 from tests.integration.test_storage_daemon import target
-from tests.servers import DaemonProcess, program_of, started
+from tests.servers import DaemonProcess, started
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -238,9 +238,9 @@ async def test_a_sender_that_leaves_half_way_leaves_no_object_and_no_upload(
 
 
 @pytest.fixture
-async def own_server(tmp_path: Any, guardian: Guardian) -> AsyncIterator[Any]:
+async def own_server(tmp_path: Any, guardian: Guardian, minio_program: Any) -> AsyncIterator[Any]:
     """A MinIO that may be killed."""
-    server = await started(MINIO, tmp_path / "own", await program_of(MINIO), guardian)
+    server = await started(MINIO, tmp_path / "own", minio_program, guardian)
     yield server
     await server.kill()
 

@@ -24,7 +24,7 @@ Run = Callable[[Any, Any], Awaitable[dict[str, Any]]]
 
 async def started(seed: int, run: Run) -> tuple[World, Operations]:
     world = World(seed)
-    world.operations = (Operation("do", Request, lambda context, request: "main", run),)
+    world.operations = tuple(Operation(name, Request, lambda context, request: "main", run) for name in ("do", "other"))
     await world.start()
     await world.declare_target()
     await world.declare("a", 1)
@@ -57,6 +57,23 @@ def test_a_caller_that_goes_away_does_not_cut_an_operation_in_two():
         assert (await ask(operations))["result"] == {"done": True}
         assert len(done) == 1
         assert await told(world) == [("OperationStarted", "started"), ("OperationSucceeded", "succeeded")]
+        await world.stop()
+
+    simulate(scenario)
+
+
+def test_the_answer_to_one_operation_is_not_given_to_another():
+    """Who may ask the one need not be allowed to ask the other."""
+
+    async def scenario():
+        async def run(context: Any, request: Any) -> dict[str, Any]:
+            return {"secret": True}
+
+        world, operations = await started(76, run)
+        await ask(operations)
+        with pytest.raises(Refused) as refused:
+            await operations.run("default", "mesh.other", {}, actor="else", request_id="r")
+        assert refused.value.reason is Reason.CONFLICT
         await world.stop()
 
     simulate(scenario)

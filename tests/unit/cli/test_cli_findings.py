@@ -6,6 +6,7 @@ from typing import Any
 from controlplane.cli import findings
 from controlplane.cli.findings import BAD, GOOD
 from controlplane.log.kafka_topics import Fault
+from schemas.names import parse_timestamp
 
 
 def told(found: Any) -> list[tuple[str, str]]:
@@ -53,3 +54,31 @@ def test_topics_that_the_daemon_would_refuse_are_bad_and_come_with_their_command
     (finding,) = findings.of_topics(url, [])
     assert finding.state == findings.GOOD
     assert list(findings.of_topics("sqlite:log.db", [])) == []
+
+
+def test_a_daemon_that_everybody_reaches_without_a_token_is_warned_of() -> None:
+    for url, required, warned in (
+        ("http://127.0.0.1:8470", False, []),
+        ("http://[::1]:8470", True, []),
+        ("https://plane.example", True, []),
+        ("https://plane.example", False, ["access"]),
+        ("http://plane.example", False, ["access", "tls"]),
+        ("http://10.0.0.7:8470", True, ["tls"]),
+    ):
+        found = findings.of_access(url, {"access": {"required": required}})
+        assert [one.check for one in found if one.state == findings.WARNED] == warned, url
+
+
+def test_tokens_that_end_soon_are_warned_of() -> None:
+    ends = {
+        "over": "2026-01-01T00:00:00Z",
+        "soon": "2026-01-10T00:00:00Z",
+        "late": "2027-01-01T00:00:00Z",
+        "never": None,
+    }
+    tokens = [{"name": name, "value": {"expires_at": at}} for name, at in ends.items()]
+    found = list(findings.of_tokens(tokens, parse_timestamp("2026-01-07T00:00:00Z")))
+    assert [(one.check, one.message) for one in found] == [
+        ("token over", "has expired"),
+        ("token soon", "expires in 3d"),
+    ]

@@ -21,7 +21,7 @@ def test_two_secrets_differ(tmp_path: Path):
 
 def test_every_secret_of_the_example_is_made(tmp_path: Path):
     shop.make_secrets(tmp_path)
-    text = shop.EXAMPLE.read_text()
+    text = "".join(path.read_text() for path in shop.EXAMPLES)
     made = {path.name for path in (tmp_path / "secrets").iterdir()}
     assert len(made) > 4
     assert all(f"from_file: secrets/{name}" in text for name in made)

@@ -23,17 +23,25 @@ def test_every_declaration_of_the_example_is_valid(content: dict[str, Any]):
     assert "team" in declaration.labels
 
 
-def test_the_example_uses_every_kind_but_the_targets_which_the_stack_declares():
-    used = {content["type"] for content in DECLARATIONS}
-    assert used == {kind for kind in KINDS if kind.startswith("cache.") and kind != "cache.target"}
-    assert len(DECLARATIONS) >= 10
+def service_of(content: dict[str, Any]) -> str:
+    return str(content["type"]).partition(".")[0]
 
 
-def test_the_example_names_only_targets_that_the_stack_declares():
-    targets = {backend.name for backend in BACKENDS["cache"]}
-    named = {content["value"]["target"] for content in DECLARATIONS if "target" in content["value"]}
-    layers = {layer["target"] for content in DECLARATIONS for layer in content["value"].get("layers", ())}
-    assert named | layers == targets
+SERVICES = sorted({service_of(content) for content in DECLARATIONS})
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_example_uses_every_kind_of_a_service_but_the_targets_which_the_stack_declares(service: str):
+    used = {content["type"] for content in DECLARATIONS if service_of(content) == service}
+    assert used == {kind for kind in KINDS if kind.startswith(f"{service}.") and kind != f"{service}.target"}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_example_names_only_targets_that_the_stack_declares(service: str):
+    values = [content["value"] for content in shop.declarations([service])]
+    named = {value["target"] for value in values if "target" in value}
+    layers = {layer["target"] for value in values for layer in value.get("layers", ())}
+    assert named | layers == {backend.declared_as for backend in BACKENDS[service]}
 
 
 def test_what_the_example_depends_on_is_in_it():

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from reconcilers.cache.acl_file import REDIS_ACL, read
+from reconcilers.cache.acl_file import REDIS_ACL
+from reconcilers.cache.acl_file import read as read_file
 from schemas.cache import RedisUser
+
+
+def read(text):
+    return read_file(text, "users")
+
 
 TABLE = [
     ("user a on nopass ~* &* +@all", {"nopass": True, "commands": ["+@all"], "keys": ["*"], "channels": ["*"]}),

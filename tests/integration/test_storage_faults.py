@@ -1,0 +1,210 @@
+"""Servers that are busy, refuse, or go away: what is said of it, and that nothing is done twice or half."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from controlplane.devstack import minio, secrets
+from controlplane.devstack.guardian import Guardian
+from controlplane.devstack.minio import MINIO
+from reconcilers.contract import Result, TerminalError, TransientError, Unreachable
+from reconcilers.storage import s3
+from tests.integration.cache_world import ClosedFence, DictSecrets
+from tests.integration.storage_world import BUCKET, World, fresh, world
+from tests.integration.test_storage_daemon import target
+from tests.integration.test_storage_logins import FIRST, POLICY, USER, as_user, known
+from tests.servers import DaemonProcess, started
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+SLOW_DOWN = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate</Message></Error>"
+
+
+class Between:
+    """Passes on what is asked, but for the requests that it answers itself or cuts off. The signature holds: it covers the
+    host as the client named it."""
+
+    def __init__(self, behind: str) -> None:
+        self.behind = behind
+        self.place: Any = None
+        self.url = ""
+        self.busy = 0
+        """So many changes are answered by 503 SlowDown."""
+        self.cut = 0
+        """So many changes are passed on, and their answers lost."""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        changes = request.method in ("PUT", "POST", "DELETE")
+        if changes and self.busy:
+            self.busy -= 1
+            return web.Response(status=503, text=SLOW_DOWN)
+        body = await request.read()
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as session,
+            session.request(
+                request.method, f"{self.behind}{request.raw_path}", data=body, headers=request.headers
+            ) as answer,
+        ):
+            content = await answer.read()
+            if changes and self.cut:
+                self.cut -= 1
+                assert request.transport is not None
+                request.transport.abort()
+            kept = {name: value for name, value in answer.headers.items() if name.lower() != "transfer-encoding"}
+            return web.Response(status=answer.status, body=content, headers=kept)
+
+
+@asynccontextmanager
+async def between(server: Any) -> AsyncIterator[Between]:
+    """Something between us and the server."""
+    found = Between(server.url)
+    found.place = server.place
+    app = web.Application(client_max_size=2**26)
+    app.router.add_route("*", "/{path:.*}", found.handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    found.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield found
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_busy_server_is_asked_again_later_and_nothing_is_lost(minio_server: Any):
+    bucket = fresh("busy")
+    value = {"bucket": bucket, "versioning": "enabled"}
+    async with between(minio_server) as proxy, world(proxy) as w:
+        proxy.busy = 1
+        plan = await w.look(BUCKET, value)
+        (busy,) = await w.backend.apply(plan.steps[:1], w.fence)
+        assert isinstance(busy.error, TransientError)
+        assert (busy.error.reason, busy.result) == ("SlowDown", Result.FAILED)
+        assert busy.error.retry_after_s
+        await w.settled(BUCKET, value)
+
+
+async def test_a_change_whose_answer_is_lost_is_unknown_and_the_next_look_tells(minio_server: Any):
+    bucket = fresh("cut")
+    async with between(minio_server) as proxy, world(proxy) as w:
+        proxy.cut = 1
+        (lost,) = await w.declare(BUCKET, {"bucket": bucket})
+        assert lost.result is Result.UNKNOWN
+        assert (await w.look(BUCKET, {"bucket": bucket})).converged, "it had happened"
+
+
+async def test_what_may_no_longer_begin_is_not_sent(minio_server: Any):
+    bucket = fresh("late")
+    async with world(minio_server) as w:
+        w.fence = ClosedFence()
+        (late,) = await w.declare(BUCKET, {"bucket": bucket})
+        assert late.result is Result.NOT_SENT
+        assert (await w.look(BUCKET, {"bucket": bucket})).steps[0].name == "CreateBucket"
+
+
+@pytest.mark.parametrize(
+    ("login", "reason"),
+    [
+        (DictSecrets(KEY=minio.ADMIN, SECRET="not-the-password"), "SignatureDoesNotMatch"),
+        (DictSecrets(KEY="nobody-here", SECRET="not-the-password"), "InvalidAccessKeyId"),
+    ],
+)
+async def test_a_login_that_is_refused_is_terminal_and_says_why(minio_server: Any, login: DictSecrets, reason: str):
+    with pytest.raises(TerminalError) as caught:
+        async with world(minio_server, login):
+            pass
+    assert caught.value.reason == reason
+    assert "not-the-password" not in str(caught.value)
+
+
+async def test_a_clock_that_goes_wrong_is_said(minio_server: Any, monkeypatch: pytest.MonkeyPatch):
+    class Skewed(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(hours=1)
+
+    monkeypatch.setattr(s3, "datetime", Skewed)
+    with pytest.raises(TerminalError) as caught:
+        async with world(minio_server):
+            pass
+    assert caught.value.reason == "RequestTimeTooSkewed"
+    assert datetime.now(UTC) < Skewed.now(UTC)
+
+
+async def test_a_server_that_is_not_there_is_unreachable():
+    class Nowhere:
+        url = "http://127.0.0.1:1"
+
+    with pytest.raises(Unreachable, match="127"):
+        async with world(Nowhere(), DictSecrets(KEY="a", SECRET="b")):
+            pass
+
+
+async def test_a_bucket_that_belongs_to_others_is_left_alone_and_said(minio_server: Any):
+    name, policy, theirs = fresh("u"), fresh("p"), fresh("theirs")
+    own = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Action": "s3:*", "Resource": ["arn:aws:s3:::own-*"]},
+            {"Effect": "Allow", "Action": "s3:ListAllMyBuckets", "Resource": "arn:aws:s3:::*"},
+        ],
+    }
+    async with world(minio_server, known(minio_server)) as w:
+        await w.settled(BUCKET, {"bucket": theirs})
+        await w.settled(POLICY, {"policy": policy, "document": own})
+        await w.settled(USER, {"access_key": name, "secret_key": FIRST, "policies": [policy]})
+        async with as_user(minio_server, name, "first-secret-1") as limited:
+            with pytest.raises(TerminalError, match="somebody else") as caught:
+                await limited.look(BUCKET, {"bucket": theirs, "versioning": "enabled"})
+            assert caught.value.reason == "AccessDenied"
+
+
+async def test_a_policy_that_the_server_refuses_says_its_words(minio_server: Any):
+    statement = {"Effect": "Allow", "Action": "s3:NoSuchAction", "Resource": "arn:aws:s3:::b/*"}
+    async with world(minio_server) as w:
+        document = {"Version": "2012-10-17", "Statement": [statement]}
+        (refused,) = await w.declare(POLICY, {"policy": fresh("p"), "document": document})
+        assert isinstance(refused.error, TerminalError)
+        assert "NoSuchAction" in refused.error.message
+
+
+async def test_a_bucket_that_goes_while_its_server_is_away_goes_when_it_is_back(
+    daemon: DaemonProcess, guardian: Guardian, minio_program: Any, tmp_path: Any
+):
+    server: Any = await started(MINIO, tmp_path / "own", minio_program, guardian)
+    folder = daemon.data_dir / "secrets"
+    folder.mkdir(exist_ok=True)
+    (folder / "name").write_text(minio.ADMIN)
+    (folder / "secret").write_text(secrets.ensure(server.place.data_dir, minio.ADMIN_SECRET))
+    policy = {"deletion": "delete", "allow": ["EmptyBucket"]}
+    value = {"target": "own", "versioning": "enabled"}
+    async with daemon.client() as client:
+        await client.put_setting("storage.target", "own", {"value": target(server.url)}, wait="Ready", wait_s=60)
+        declared = {"value": value, "policy": policy}
+        await client.put_setting("storage.bucket", "short-lived", declared, wait="Ready", wait_s=60)
+        async with world(server) as w:
+            await put_some(w)
+        await server.kill()
+        await client.delete_setting("storage.bucket", "short-lived")
+        await daemon.kill()
+        await daemon.start()
+        await server.start()
+    async with daemon.client() as client, world(server) as w:
+        await client.delete_setting("storage.bucket", "short-lived", wait="Gone", wait_s=120)
+        with pytest.raises(s3.Refused, match="NoSuchBucket"):
+            await w.raw("short-lived", "versioning")
+    await server.kill()
+
+
+async def put_some(w: World) -> None:
+    for number in range(5):
+        await w.put_object("short-lived", f"o{number}", b"1")
+        await w.put_object("short-lived", f"o{number}", b"2")

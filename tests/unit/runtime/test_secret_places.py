@@ -1,0 +1,80 @@
+"""Where references to secrets lead, and where they may not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from controlplane.runtime.secrets import EnvironmentSecrets
+from reconcilers.contract import SecretNotFound
+from schemas.secret import SecretRef
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """A data directory with a secret, the daemon's own key beside it, and a file of the machine outside."""
+    data = tmp_path / "data"
+    (data / "secrets" / "mount" / "..2026").mkdir(parents=True)
+    (data / "secrets" / "app").write_text("s\n")
+    (data / "secrets" / "mount" / "..2026" / "password").write_text("mounted")
+    (data / "secrets" / "mount" / "password").symlink_to("..2026/password")
+    (data / "fingerprint.key").write_text("key")
+    (tmp_path / "outside").write_text("machine's")
+    (data / "secrets" / "link").symlink_to(tmp_path / "outside")
+    (data / "secrets-not").mkdir()
+    (data / "secrets-not" / "x").write_text("x")
+    return data
+
+
+def revealed(data_dir: Path, name: str, directories: Sequence[Path] | None = (Path("secrets"),)) -> str | None:
+    try:
+        return EnvironmentSecrets(data_dir, b"k", directories=directories).reveal(SecretRef(from_file=name))
+    except SecretNotFound:
+        return None
+
+
+def test_files_in_the_directory_are_found_also_behind_links_within(data_dir: Path) -> None:
+    assert revealed(data_dir, "secrets/app") == "s"
+    assert revealed(data_dir, "secrets/mount/password") == "mounted"
+    assert revealed(data_dir, str(data_dir / "secrets" / "app")) == "s"
+
+
+def test_nothing_outside_of_the_directories_is_read(data_dir: Path) -> None:
+    for name in (
+        "../outside",
+        "secrets/../../outside",
+        "secrets/../fingerprint.key",
+        "fingerprint.key",
+        "secrets/link",
+        "secrets-not/x",
+        str(data_dir.parent / "outside"),
+        "/etc/passwd",
+        "secrets",
+        "secrets/app\0",
+    ):
+        assert revealed(data_dir, name) is None, name
+
+
+def test_other_directories_may_be_named_and_none_means_anywhere(data_dir: Path) -> None:
+    outside = str(data_dir.parent / "outside")
+    assert revealed(data_dir, outside, (Path("secrets"), data_dir.parent)) == "machine's"
+    assert revealed(data_dir, outside, None) == "machine's"
+    assert revealed(data_dir, "secrets/app", ()) is None
+
+
+def test_variables_are_found_by_glob_and_the_daemons_token_never_is(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SHOP_PASSWORD", "AWS_SECRET_ACCESS_KEY", "COREPLANE_TOKEN"):
+        monkeypatch.setenv(name, "v")
+    for patterns, found in ((("*",), [True, True, False]), (("SHOP_*", "COREPLANE_*"), [True, False, False])):
+        secrets = EnvironmentSecrets(data_dir, b"k", environment=patterns)
+        seen = []
+        for name in ("SHOP_PASSWORD", "AWS_SECRET_ACCESS_KEY", "COREPLANE_TOKEN"):
+            try:
+                seen.append(secrets.reveal(SecretRef(from_env=name)) == "v")
+            except SecretNotFound:
+                seen.append(False)
+        assert seen == found
