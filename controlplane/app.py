@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -25,7 +26,7 @@ from controlplane.api.parts import Parts
 from controlplane.api.routes import create_app
 from controlplane.config import Config
 from controlplane.domain.errors import Reason
-from controlplane.log import kafka, kafka_topics
+from controlplane.log import kafka, kafka_address, kafka_topics
 from controlplane.log.kafka import KafkaLog, open_kafka
 from controlplane.log.kafka_topics import Fault
 from controlplane.log.memory import MemoryLog
@@ -143,6 +144,7 @@ class Daemon:
             metrics=self.metrics,
             config=self.config.runtime,
             may_take=always if log.membership is None else log.membership.owns,
+            reserved=reserved(self.config),
         )
         self._stack.push_async_callback(controller.stop)
         await controller.start()
@@ -267,6 +269,15 @@ async def open_log(config: Config) -> Log:
         msg = f"log.url {url!r}: this version knows sqlite:PATH, kafka://HOST:PORT and memory:"
         raise LogUnavailable(msg)
     return await open_sqlite(log_path(config), shards=config.log.shards, synchronous=config.log.synchronous)
+
+
+def reserved(config: Config) -> frozenset[str]:
+    """What is ours in the cluster that holds the log: its topics, and the principal that we are there."""
+    if not config.log.url.startswith("kafka:"):
+        return frozenset()
+    address = kafka_address.parse(config.log.url, os.environ)
+    names = {topic.name for topic in kafka_topics.topics(address, config.log.shards, topic_retention(config))}
+    return frozenset(names | ({f"User:{address.user}"} if address.user else set()))
 
 
 async def _open_alone(config: Config) -> Log:

@@ -186,6 +186,9 @@ class Fence(Protocol):
     def check(self) -> None:
         """Raise `NotSent` once the batch may no longer begin. Call it directly before the write, with no await between."""
 
+    def still_ours(self) -> None:
+        """Raise `NotSent` once the shard is lost: for the later writes of an effect of many that began in time."""
+
 
 # --- backends ----------------------------------------------------------------------------------------------------------
 
@@ -284,6 +287,9 @@ class Connection:
     value: Any
     """The target's value model."""
     secrets: Secrets
+    reserved: frozenset[str] = frozenset()
+    """Names of what the control plane keeps for itself in backends that it may be asked to drive: topics of its own log,
+    the user that it logs in as there. Nothing is done to them."""
 
 
 # --- the spec of a service ---------------------------------------------------------------------------------------------
@@ -379,6 +385,8 @@ class Operation:
     """False for operations that only read: they leave no events."""
     announce: Callable[[Any], dict[str, Any]] = lambda request: request.model_dump(mode="json", exclude_none=True)
     """The request as it stands in the events' details; must not hold a secret."""
+    record: Callable[[dict[str, Any]], dict[str, Any]] = lambda result: result
+    """The result as it stands in the event of its end, where the whole answer is too long for that."""
 
 
 # --- streams -----------------------------------------------------------------------------------------------------------

@@ -63,7 +63,8 @@ def _url(url: str) -> str:
 class Target(Value):
     """Where an Elasticsearch is. Several URLs are nodes of one cluster."""
 
-    urls: Annotated[tuple[Annotated[str, AfterValidator(_url)], ...], Field(min_length=1, max_length=64)]
+    url: Annotated[str, AfterValidator(_url)] | None = None
+    urls: Annotated[tuple[Annotated[str, AfterValidator(_url)], ...], Field(min_length=1, max_length=64)] | None = None
     username: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     password: SecretRef | None = None
     api_key: SecretRef | None = None
@@ -74,8 +75,16 @@ class Target(Value):
     verify_passwords: bool = False
     """Log in as each declared user at every look, to notice passwords that somebody else changed."""
 
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Every node's URL."""
+        return self.urls if self.urls is not None else (str(self.url),)
+
     @model_validator(mode="after")
     def _sound(self) -> Self:
+        if (self.url is None) == (self.urls is None):
+            msg = "give exactly one of url or urls"
+            raise ValueError(msg)
         if (self.username is None) != (self.password is None):
             msg = "username and password go together"
             raise ValueError(msg)
@@ -150,6 +159,8 @@ class Index(Value):
     aliases: dict[IndexName, AliasProperties] = Field(default_factory=dict)
     tuning: Tuning | None = None
     """A set of settings for a purpose; what `settings` names itself stays as it says."""
+    tenant_field: str | None = None
+    """Field that holds the tenant: `search.query` finds the documents of the caller's own tenant only."""
     backfill: bool = False
     """After new fields were added in place, run the old documents through them (`_update_by_query`)."""
     migration: Migration = Migration()
@@ -306,7 +317,8 @@ class User(Value):
     target: Name
     username: Annotated[str, Field(min_length=1, max_length=507, pattern=r"^[!-~]+$")] | None = None
     """None: the name of the setting."""
-    password: SecretRef
+    password: SecretRef | None = None
+    """None: somebody else's affair; the server makes no new user without."""
     roles: tuple[str, ...] = ()
     enabled: bool = True
     full_name: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -36,7 +36,7 @@ async def events(call: Call[parameters.EventQuery]) -> web.Response:
         cursor=query.cursor,
         services=call.services,
     )
-    return _page(await call.parts.queries.events(wanted))
+    return _page(call, await call.parts.queries.events(wanted))
 
 
 async def metrics(call: Call[parameters.MetricQuery]) -> web.Response:
@@ -55,7 +55,7 @@ async def metrics(call: Call[parameters.MetricQuery]) -> web.Response:
         cursor=query.cursor,
         services=call.services,
     )
-    return _page(await call.parts.queries.metrics(wanted))
+    return _page(call, await call.parts.queries.metrics(wanted))
 
 
 async def metric_types(call: Call[parameters.OfService]) -> web.Response:
@@ -84,8 +84,11 @@ async def analytics(call: Call[parameters.Analysis]) -> web.Response:
     return answer(await asyncio.to_thread(service.analyse, evidence))
 
 
-def _page(page: Page) -> web.Response:
-    return answer({"items": list(page.items), "next_cursor": page.next_cursor})
+def _page(call: Call[Any], page: Page) -> web.Response:
+    """Whatever a store gives: nobody is told of services that aren't theirs to look at."""
+    services = call.services
+    items = [item for item in page.items if services is None or item["service_name"] in services]
+    return answer({"items": items, "next_cursor": page.next_cursor})
 
 
 def _interval_s(query: parameters.MetricQuery) -> float | None:

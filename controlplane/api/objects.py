@@ -16,6 +16,8 @@ from reconcilers.contract import StreamAnswer, StreamRequest
 
 IDLE_S: Final = 60.0
 """A sender or reader that does nothing for so long is given up."""
+AHEAD_BYTES: Final = 2 * 2**20
+"""What is read ahead of a reader, so that reading and sending overlap."""
 HARMLESS: Final = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "Content-Disposition": "attachment",
@@ -30,6 +32,8 @@ async def read(call: Call[parameters.Object]) -> web.StreamResponse:
         headers = {**answer.headers, **HARMLESS, CORRELATION: call.request_id}
         response = web.StreamResponse(status=answer.status, headers=headers)
         await response.prepare(call.request)
+        if call.request.transport is not None:
+            call.request.transport.set_write_buffer_limits(high=AHEAD_BYTES)
         if call.request.method == "HEAD" or answer.body is None:
             return response
         async for chunk in answer.body:

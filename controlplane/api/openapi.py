@@ -278,6 +278,13 @@ class PlannedStep(BaseModel):
     waits_for: list[str] = []
 
 
+class Warned(BaseModel):
+    """What people should know of a setting, whether it is done already or not."""
+
+    setting: str
+    message: str
+
+
 class Unforeseen(BaseModel):
     """Why nothing can be said about a setting, or why nothing would be done."""
 
@@ -295,6 +302,7 @@ class Planned(BaseModel):
     unchanged: list[str]
     unknown: list[Unforeseen]
     refused: list[Unforeseen]
+    warnings: list[Warned]
 
 
 _MODELS: Final[Sequence[type[BaseModel]]] = (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -90,9 +91,21 @@ async def examine(client: CoreplaneClient) -> list[Finding]:
         return [*found, Finding("access", BAD, failure.message, failure.hint)]
     except ClientError as exc:
         return [*found, Finding("daemon", BAD, str(exc))]
+    advised = findings.of_analyses(await _analyses(client, report))
     access = (*findings.of_access(client.url, report), *findings.of_tokens(tokens, time.time()))
     found += findings.of_projection(report.get("projection"))
-    return [*found, *access, *findings.of_targets(report), *findings.of_stalled(settings)]
+    return [*found, *access, *findings.of_targets(report), *findings.of_stalled(settings), *advised]
+
+
+async def _analyses(client: CoreplaneClient, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Of every service that has a target up and an analysis."""
+    found: dict[str, Any] = {}
+    for service in sorted({str(target["service"]) for target in report.get("targets") or () if target.get("up")}):
+        try:
+            found[service] = await client.analytics(service)
+        except ClientError:
+            continue  # it has none, or it can't be told just now: advice isn't worth an error
+    return found
 
 
 def _examine_log(config_file: Path | None, url: str | None, data: Path) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -135,6 +135,14 @@ def of_stalled(stalled: list[Json]) -> Iterator[Finding]:
     for setting in stalled:
         name = f"{setting['setting_type']}/{setting['name']}"
         yield Finding(name, BAD, tables.message_of(setting), _advice(setting, name))
+
+
+def of_analyses(analyses: Mapping[str, Json]) -> Iterator[Finding]:
+    """What the services' analyses advise; nothing is broken, so it is only told. By service."""
+    for service, analysis in sorted(analyses.items()):
+        for one in analysis.get("advice") or ():
+            evidence = ", ".join(f"{name} {value}" for name, value in (one.get("evidence") or {}).items())
+            yield Finding(f"advice {service}/{one['target']}", GOOD, f"{one['about']} ({evidence})", one["advice"])
 
 
 def _advice(setting: Json, name: str) -> str:

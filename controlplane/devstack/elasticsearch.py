@@ -159,6 +159,7 @@ ELASTICSEARCH: Final = Backend(
     target=target,
     given_target=given_target,
     ready_s=300.0,
+    target_name="main",
     later=True,
     stop_s=30.0,
 )

@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 from controlplane.devstack import elasticsearch_program, kafka_program, minio_program, shop
 from controlplane.devstack.backend import Backend, Place
+from controlplane.devstack.elasticsearch import ELASTICSEARCH
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.kafka import KAFKA
 from controlplane.devstack.memcached import MEMCACHED
@@ -32,6 +33,7 @@ BACKENDS: Final[Mapping[str, tuple[Backend, ...]]] = MappingProxyType(
         "cache": (REDIS, MEMCACHED),
         "queue": (KAFKA,),
         "storage": (MINIO,),
+        "search": (ELASTICSEARCH,),
     }
 )
 """Service → what it runs on."""

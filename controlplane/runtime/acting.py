@@ -60,6 +60,11 @@ class Effects:
         """(offset of our ShardTaken, number of the batch)."""
         return self._shard.token, self._number
 
+    def still_ours(self) -> None:
+        """Raise `NotSent` when the shard is lost."""
+        if self._shard.lost.is_set():
+            raise NotSent
+
     def check(self) -> None:
         """Raise `NotSent` when the batch may no longer begin."""
         if self._shard.lost.is_set() or self._clock.monotonic() > self._until:

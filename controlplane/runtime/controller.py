@@ -72,8 +72,10 @@ class Controller:
         metrics: Metrics,
         config: RuntimeConfig,
         may_take: MayTake = always,
+        reserved: frozenset[str] = frozenset(),
     ) -> None:
-        """`may_take`: whether a shard is to be ours, asked before it is taken and after; it may raise `LogUnavailable`."""
+        """`may_take`: whether a shard is to be ours, asked before it is taken and after; it may raise `LogUnavailable`.
+        `reserved`: see `reconcilers.contract.Connection`."""
         self._may_take = may_take
         self._replica = replica
         self._journal = journal
@@ -83,7 +85,7 @@ class Controller:
         self._config = config
         self._desired = DesiredState(replica.state, catalogue, statuses, secrets)
         self._announcer = Announcer(replica, self._desired, journal.shards, self._look_at_all)
-        self._around = Surrounded(self._desired, secrets, clock, metrics, config)
+        self._around = Surrounded(self._desired, secrets, clock, metrics, config, reserved)
         self._companions = Companions(self._desired, catalogue, secrets, clock, metrics)
         self._shards: dict[int, Shard] = {}
         self._kept: set[int] = set()

@@ -46,6 +46,8 @@ class Foreseen:
     """Nothing can be said, because nothing could be observed."""
     refused: Why | None = None
     """Nothing would be done, although there is something to do."""
+    warnings: tuple[str, ...] = ()
+    """What people should know of what is declared, whether it is done already or not."""
 
     @property
     def unchanged(self) -> bool:
@@ -56,7 +58,7 @@ class Foreseen:
 def decided(trial: Trial, decision: Decision, plan: Plan = Plan(), waits_for: Iterable[str] = ()) -> Foreseen:  # noqa: B008 - frozen
     """What the controller's decision means for people. Its status began without conditions, so all it has are new."""
     status, ready = decision.status, decision.status.condition("Ready")
-    one = Foreseen(trial, decision.steps, plan.differences, tuple(waits_for))
+    one = Foreseen(trial, decision.steps, plan.differences, tuple(waits_for), warnings=plan.warnings)
     if decision.steps:
         return one
     if status.paused:
@@ -120,6 +122,9 @@ class Previewed:
             "unchanged": [one.trial.key for one in self.settings if one.unchanged],
             "unknown": [_why(one, one.unknown) for one in self.settings if one.unknown],
             "refused": [_why(one, one.refused) for one in self.settings if one.refused],
+            "warnings": [
+                {"setting": one.trial.key, "message": message} for one in self.settings for message in one.warnings
+            ],
         }
 
 

@@ -62,6 +62,8 @@ class Surrounded:
     clock: Clock
     metrics: Metrics
     config: RuntimeConfig
+    reserved: frozenset[str] = frozenset()
+    """See `reconcilers.contract.Connection`."""
 
 
 class Link:
@@ -133,7 +135,8 @@ class Link:
     # --- one connection ------------------------------------------------------------------------------------------------
 
     async def _open(self, setting: Declared) -> BackendError | None:
-        connection = Connection(self._id.tenant, self._id.target, setting.value, self._around.secrets)
+        around = self._around
+        connection = Connection(self._id.tenant, self._id.target, setting.value, around.secrets, around.reserved)
         try:
             async with asyncio.timeout(self._service.observe_timeout_s):
                 self.backend = await self._service.connect(connection)

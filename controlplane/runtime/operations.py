@@ -181,7 +181,9 @@ class Operations:
                 await record.end(EventType.OPERATION_FAILED, ended, revision=context.revision)
             raise refusal from exc
         if operation.effect:
-            await record.end(EventType.OPERATION_SUCCEEDED, {"result": result}, revision=context.revision)
+            await record.end(
+                EventType.OPERATION_SUCCEEDED, {"result": operation.record(result)}, revision=context.revision
+            )
         return {"operation_id": operation_id, "result": result}
 
     def _failed(self, exc: Exception, name: str) -> Refused:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -28,14 +28,16 @@ from reconcilers.contract import (
     Result,
     Secrets,
     Step,
+    TerminalError,
     Unreachable,
     failed,
     unknown,
 )
-from reconcilers.queue import discovered, login
-from reconcilers.queue.access import ACL, QUOTA, USER, Own
+from reconcilers.queue import discovered, kafka_groups, login, samples
+from reconcilers.queue.access import ACL, QUOTA, USER, Own, principal_of
 from reconcilers.queue.access_steps import ChangeAcls, DropCredential, SetCredential, SetQuotas
 from reconcilers.queue.admin import AdminThread, messages, send
+from reconcilers.queue.groups import GROUP
 from reconcilers.queue.kafka_topics import Topics, reassign
 from reconcilers.queue.kafka_users import Users
 from reconcilers.queue.model import TOPIC, TOPIC_ID
@@ -77,6 +79,7 @@ class QueueBackend:
     def __init__(self, connection: Connection, admin: AdminThread) -> None:
         self._target: Target = connection.value
         self.admin = admin
+        self._reserved = connection.reserved
         self._cluster: str | None = None
         self._topics = Topics()
         self._settling = Settling(time.monotonic)
@@ -86,9 +89,12 @@ class QueueBackend:
             USER: self._users.observe_users,
             ACL: self._users.observe_acls,
             QUOTA: self._users.observe_quotas,
+            GROUP: kafka_groups.observe,
         }
         place = (connection.tenant, connection.target)
-        self.routes = Routes(admin, login.client_options(self._target, connection.secrets), place, self._settling)
+        self.client_options = login.client_options(self._target, connection.secrets)
+        """For aiokafka."""
+        self.routes = Routes(admin, self.client_options, place, self._settling)
         self._appliers: dict[type[Step], Apply] = {
             CreateTopic: self._topics.create,
             ChangeConfig: self._topics.change,
@@ -135,11 +141,13 @@ class QueueBackend:
         found: dict[ExternalId, Any] = {}
         routes = by_type.pop(ROUTE, None)
         if routes is not None:
-            found |= {ExternalId(ROUTE, name): one for name, one in (await self.routes.observe(routes)).items()}
+            observed = await _each_for_itself(self.routes.observe(routes), list(routes))
+            found |= {ExternalId(ROUTE, name): one for name, one in observed.items()}
         for setting_type, objects in by_type.items():
             for names in _parts(list(objects)):
                 look = partial(self._observers[setting_type], wanted={name: objects[name] for name in names})
-                observed = await self.admin.call(look, CALL_S)
+                observed = await _each_for_itself(self.admin.call(look, CALL_S), names)
+                observed |= {name: why for name in names if (why := self._own_affair(setting_type, name))}
                 found |= {ExternalId(setting_type, name): one for name, one in observed.items()}
         return found
 
@@ -165,8 +173,9 @@ class QueueBackend:
         return [discovered.topic(name, one) for name, one in sorted(topics.items())]
 
     async def sample(self) -> Sequence[Measurement]:
-        """See the contract."""
-        return []
+        """Cluster, topics and groups, and what the routes did."""
+        found = await self.admin.call(samples.sampled, CALL_S)
+        return [*found, *samples.routed(await self.routes.counted())]
 
     async def hints(self) -> AsyncIterator[Hint]:
         """The cluster is another one. Raises `Unreachable` when it doesn't answer."""
@@ -176,6 +185,21 @@ class QueueBackend:
             await self._greet()
             if before != self._cluster:
                 yield Hint(None, f"the cluster is {self._cluster} now, it was {before}")
+
+    def _own_affair(self, setting_type: str, name: str) -> TerminalError | None:
+        """Why an object isn't touched, whatever is declared of it: the control plane would cut itself off."""
+        if setting_type == TOPIC and name in self._reserved:
+            return own_topic(name)
+        principal = principal_of(name) if setting_type == USER else name
+        if setting_type in (USER, ACL) and principal in self._reserved:
+            message = f"{principal} is who this control plane is where its own records are"
+            return TerminalError(message, reason="OwnUser")
+        return None
+
+    def refuse_own(self, topic: str) -> None:
+        """Raise when the topic is where this control plane keeps its own records."""
+        if topic in self._reserved:
+            raise own_topic(topic)
 
     async def close(self) -> None:
         """See the contract."""
@@ -204,6 +228,16 @@ class QueueBackend:
             return [unknown(exc) if sent else failed(exc)] * len(steps)
 
 
+async def _each_for_itself(looking: Awaitable[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """What was found; when the cluster refuses to say, that is so for these objects, and not for those of other kinds."""
+    try:
+        return dict(await looking)
+    except Unreachable:
+        raise
+    except BackendError as exc:
+        return dict.fromkeys(names, exc)
+
+
 def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """As many as one request carries."""
     return (items[start : start + MOST_AT_ONCE] for start in range(0, len(items), MOST_AT_ONCE))
@@ -215,6 +249,12 @@ def _own(target: Target, secrets: Secrets) -> tuple[str, Own] | None:
     if security.username is None or security.password is None or not security.mechanism.startswith("SCRAM"):
         return None
     return security.username, Own(security.mechanism, secrets.fingerprint(secrets.reveal(security.password)))
+
+
+def own_topic(name: str) -> TerminalError:
+    """Why a topic isn't touched, whatever is declared."""
+    msg = f"{name} is where this control plane keeps its own records"
+    return TerminalError(msg, reason="OwnTopic")
 
 
 def _accept(_client: Any, steps: Sequence[AcceptRecreated], check: Callable[[], None]) -> list[Outcome]:

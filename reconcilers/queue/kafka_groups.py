@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from reconcilers.contract import TerminalError, TransientError
 from reconcilers.queue.admin import messages, partition
+from reconcilers.queue.groups import ObservedGroup
 from reconcilers.queue.kafka_topics import partitions_of
 
 DEAD: Final = "Dead"
@@ -72,3 +74,29 @@ def refuse_active(group: str, found: FoundGroup) -> None:
     if found.members:
         msg = f"group {group} is {found.state} with {found.members} members: stop them first"
         raise TerminalError(msg, reason="GroupActive")
+
+
+def observe(client: Any, wanted: Mapping[str, Any]) -> dict[str, ObservedGroup]:
+    """Group → how far it lags. Missing: it has neither members nor offsets."""
+    states = described(client, list(wanted))
+    found = {}
+    for name, desired in wanted.items():
+        held = {place: at for place, (at, _) in committed(client, name).items()}
+        if not held and not states[name].members:
+            continue
+        last = ends(client, held)
+        lags = {place: max(0, last.get(place, at) - at) for place, at in held.items()}
+        found[name] = ObservedGroup(
+            states[name].state, states[name].members, max(lags.values(), default=0), _late(client, desired, held, lags)
+        )
+    return found
+
+
+def _late(client: Any, desired: Any, held: Mapping[Any, int], lags: Mapping[Any, int]) -> tuple[str, ...]:
+    """Partitions whose next message is older than the bound: the first that isn't comes after it."""
+    if desired is None or desired.max_lag_s is None:
+        return ()
+    lagging = [place for place, lag in lags.items() if lag]
+    young = ends(client, lagging, int((time.time() - desired.max_lag_s) * 1000))
+    late = [place for place in lagging if young[place] < 0 or young[place] > held[place]]
+    return tuple(sorted(f"{place.topic}-{place.partition}" for place in late))

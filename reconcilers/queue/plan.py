@@ -41,7 +41,9 @@ def plan_topic(external: ExternalId, desired: Topic | None, observed: ObservedTo
     if desired is None:
         return CONVERGED if observed is None else Plan((DeleteTopic(external, observed.topic_id),))
     if observed is None:
-        return Plan((_creation(external, desired),), (Difference("/topic", desired.name, None),))
+        missing = (Difference("/topic", desired.name, None),)
+        warnings = tuple(durability.risks(desired.replication_factor, desired.config))
+        return Plan((_creation(external, desired),), missing, warnings=warnings)
     plan = _compared(external, desired, observed)
     if plan.converged or observed.settling is None:
         return plan

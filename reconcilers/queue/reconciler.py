@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from reconcilers.contract import Companion, Kind, Service
-from reconcilers.queue import access, access_plan, model, plan, route_plan, router, routing
+from reconcilers.queue import access, access_plan, groups, model, plan, route_plan, router, routing
+from reconcilers.queue.analysis import analyse
 from reconcilers.queue.backend import connect
+from reconcilers.queue.operations import OPERATIONS
 from reconcilers.queue.strimzi import STRIMZI
-from schemas.queue import Acl, Quota, Route, Target, Topic, User
+from schemas.queue import Acl, Group, Quota, Route, Target, Topic, User
 
 TOPIC = Kind(
     model.TOPIC,
@@ -30,12 +32,15 @@ USER = Kind(
 ACL = Kind(access.ACL, Acl, access.principal, access.acl, access_plan.plan_acl)
 QUOTA = Kind(access.QUOTA, Quota, access.entity, access.quota, access_plan.plan_quota)
 ROUTE = Kind(routing.ROUTE, Route, routing.route_name, routing.definition, route_plan.plan_route)
+GROUP = Kind(groups.GROUP, Group, groups.group_name, groups.bounds, groups.plan_group, preexisting=True)
 
 SERVICE = Service(
     name="queue",
-    kinds=(TOPIC, USER, ACL, QUOTA, ROUTE),
+    kinds=(TOPIC, USER, ACL, QUOTA, ROUTE, GROUP),
     target=Target,
     connect=connect,
+    operations=OPERATIONS,
+    analyse=analyse,
     companion=Companion(frozenset({routing.ROUTE}), router.run),
     observe_timeout_s=20.0,
     effect_timeout_s=30.0,

@@ -1,7 +1,7 @@
 """Elasticsearch targets. All I/O of the service ends here; client libraries don't get past it.
 
 Tables lead from setting types and steps to the modules that do the work. Steps of different objects are taken at the same
-time, a few at once; a fault of one object is its outcome.
+time, as many as the service has in a batch; a fault of one object is its outcome.
 
 Nothing in Elasticsearch tells when somebody changes an index or a role; the version of the cluster state does for all
 that stands there, and asking for it costs a millisecond or two: `hints` polls it.
@@ -30,18 +30,36 @@ from reconcilers.contract import (
     TransientError,
     Unreachable,
     failed,
+    unknown,
 )
+from reconcilers.search import samples
 from reconcilers.search import steps as todo
+from reconcilers.search.aliases import Aliases
 from reconcilers.search.copying import Copies
+from reconcilers.search.discovering import discovered
+from reconcilers.search.document_store import PLACES, Documents
+from reconcilers.search.documents import ALIAS, LIFECYCLE, ROLE, SYNONYMS, USER, PutDocument, RemoveDocument
 from reconcilers.search.indices import Indices
 from reconcilers.search.model import INDEX
+from reconcilers.search.query_log import QueryLog
+from reconcilers.search.security import Security
+from reconcilers.search.snapshot_store import Snapshots
+from reconcilers.search.snapshots import SNAPSHOT_POLICY, RemoveSnapshot, TakeSnapshot
+from reconcilers.search.suggester_store import Suggesters
+from reconcilers.search.suggesters import SUGGESTER, PutSubfield
 from reconcilers.search.switching import Switches
 from reconcilers.search.wire import Wire, open_wire, outcome_of
 from schemas.search import Target
 
 POLL_S: Final = 1.0
-AT_ONCE: Final = 8
 OLDEST: Final = (8,)
+
+DESCRIBED: Final = {
+    "flat_settings": True,
+    "filter_path": "*.aliases,*.settings.index.number_of_*,*.settings.index*number_of_*",
+}
+MODULES: Final = {SYNONYMS: "mapper-extras", LIFECYCLE: "x-pack-ilm"}
+"""Modules without which the server refuses objects of a kind, also where it says that it could."""
 
 Found = Mapping[ExternalId, Any]
 Observer = Callable[[Mapping[ExternalId, Any]], Awaitable[Found]]
@@ -60,6 +78,31 @@ async def connect(connection: Connection) -> Backend:
     return backend
 
 
+class Course:
+    """The fence of one step of many writes: the first must begin in time, the others while the shard is ours."""
+
+    def __init__(self, fence: Fence) -> None:
+        self._fence = fence
+        self.writes = 0
+
+    @property
+    def token(self) -> tuple[int, int]:
+        """See the contract."""
+        return self._fence.token
+
+    def check(self) -> None:
+        """Called when the step begins, then before each write."""
+        if self.writes:
+            self.still_ours()
+        else:
+            self._fence.check()
+        self.writes += 1
+
+    def still_ours(self) -> None:
+        """See the contract."""
+        self._fence.still_ours()
+
+
 class ElasticsearchBackend:
     """One cluster."""
 
@@ -68,13 +111,40 @@ class ElasticsearchBackend:
         self.target: Target = connection.value
         self.version: tuple[int, ...] = ()
         self.modules: frozenset[str] = frozenset()
+        """Modules and plugins that every node has."""
+        self.secured = False
         self._incarnation: str | None = None
         self.copies = Copies(wire)
         self.indices = Indices(wire, self.copies)
         self.switches = Switches(wire, self.copies)
-        self._gate = asyncio.Semaphore(AT_ONCE)
-        self._observers: dict[str, Observer] = {INDEX: self.indices.observe}
-        self._appliers: dict[type[Step], Applier] = self._index_appliers()
+        self.queries = QueryLog()
+        self.documents = Documents(wire)
+        self.aliases = Aliases(wire)
+        self.snapshots = Snapshots(wire)
+        self.suggesters = Suggesters(wire, self.indices)
+        self.security = Security(
+            wire,
+            connection.secrets,
+            verify_passwords=self.target.verify_passwords,
+            own_name=self.target.username,
+        )
+        self._observers: dict[str, Observer] = {
+            INDEX: self.indices.observe,
+            ALIAS: self.aliases.observe,
+            SNAPSHOT_POLICY: self.snapshots.observe,
+            SUGGESTER: self.suggesters.observe,
+            ROLE: self.security.observe_roles,
+            USER: self.security.observe_users,
+            **dict.fromkeys(PLACES, self.documents.observe),
+        }
+        self._appliers: dict[type[Step], Applier] = {
+            **self._index_appliers(),
+            PutDocument: self._put,
+            RemoveDocument: self._remove,
+            TakeSnapshot: self.snapshots.take,
+            RemoveSnapshot: self.snapshots.remove,
+            PutSubfield: self.suggesters.put,
+        }
 
     def _index_appliers(self) -> dict[type[Step], Applier]:
         indices, copies, switches = self.indices, self.copies, self.switches
@@ -101,6 +171,22 @@ class ElasticsearchBackend:
             todo.DropGeneration: copies.drop,
         }
 
+    async def _put(self, step: PutDocument, fence: Fence) -> Outcome:
+        table: dict[str, Applier] = {
+            ALIAS: self.aliases.put,
+            ROLE: self.security.put_role,
+            USER: self.security.put_user,
+        }
+        return await table.get(step.external.setting_type, self.documents.put)(step, fence)
+
+    async def _remove(self, step: RemoveDocument, fence: Fence) -> Outcome:
+        table: dict[str, Applier] = {
+            ALIAS: self.aliases.remove,
+            ROLE: self.security.remove_role,
+            USER: self.security.remove_user,
+        }
+        return await table.get(step.external.setting_type, self.documents.remove)(step, fence)
+
     async def greet(self) -> None:
         """See who answers."""
         about = await self.wire.ask("GET", "/")
@@ -116,6 +202,8 @@ class ElasticsearchBackend:
             for node in nodes.get("nodes", {}).values()
         ]
         self.modules = frozenset(set.intersection(*each)) if each else frozenset()
+        login = await self.wire.call("GET", "/_security/_authenticate")
+        self.secured = login.status == 200
         self._incarnation = str(about.get("cluster_uuid", ""))
 
     @property
@@ -130,6 +218,11 @@ class ElasticsearchBackend:
             return f"this is Elasticsearch {version}: {setting_type} needs 8.0 or newer"
         if setting_type not in self._observers:
             return f"this daemon knows no {setting_type} of Elasticsearch"
+        if setting_type in (ROLE, USER) and not self.secured:
+            return f"security is off on this server: {setting_type} needs it"
+        module = MODULES.get(setting_type)
+        if module is not None and module not in self.modules:
+            return f"this build of Elasticsearch {version} hasn't the module {module}: {setting_type} needs it"
         return None
 
     async def observe(self, wanted: Mapping[ExternalId, Any]) -> Found:
@@ -154,23 +247,43 @@ class ElasticsearchBackend:
         applier = self._appliers.get(type(step))
         if applier is None:
             return failed(TerminalError("this target can't carry out the step", reason="Unsupported"))
-        async with self._gate:
-            try:
-                return await applier(step, fence)
-            except NotSent:
+        course = Course(fence)
+        try:
+            course.check()
+            return await applier(step, course)
+        except NotSent:
+            if course.writes <= 1:
                 return Outcome(Result.NOT_SENT)
-            except BackendError as exc:
-                return outcome_of(exc)
+            return unknown(Unreachable("the shard was lost while the step was under way", reason="ShardLost"))
+        except BackendError as exc:
+            return outcome_of(exc)
 
     async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
-        """Indices by their alias, or by their name where they have none."""
+        """Indices by their alias, or by their name where they have none; documents by their name."""
+        if self.unsupported(setting_type) is not None:
+            return []
         if setting_type == INDEX:
             return await self.indices.discover(match)
+        if setting_type in (ROLE, USER):
+            return discovered(setting_type, await self.security.listed(setting_type.partition(".")[2]), match)
+        if setting_type in PLACES:
+            return discovered(setting_type, await self.documents.listed(setting_type), match)
         return []
 
     async def sample(self) -> Sequence[Measurement]:
-        """See `samples`."""
-        return []
+        """Health, nodes, indices, and the queries that went through us."""
+        health, nodes, described, stats = await asyncio.gather(
+            self.wire.ask("GET", "/_cluster/health"),
+            self.wire.ask("GET", "/_nodes/stats/jvm,thread_pool,fs"),
+            self.wire.ask("GET", "/*", params=DESCRIBED, absent={}),
+            self.wire.ask("GET", "/_stats/docs,store,indexing,search,merge,refresh,segments"),
+        )
+        return [
+            *samples.of_cluster(health),
+            *samples.of_nodes(nodes),
+            *samples.of_indices(described, stats["indices"]),
+            *self.queries.measurements(),
+        ]
 
     async def hints(self) -> AsyncIterator[Hint]:
         """The cluster state changed. Our own changes are among them."""

@@ -176,7 +176,7 @@ class Copies:
     async def retire(self, step: RetireGeneration, fence: Fence) -> Outcome:
         """The new one serves, the old one is old. The old one first: it is found by its source as long as need be."""
         now = time.time()
-        if await self._wire.ask("HEAD", path_of(step.source), absent=None) is not None:
+        if await self._wire.ask("GET", path_of(step.source, "_alias"), absent=None) is not None:
             await self.remark(step.source, fence, lambda mark: Mark("old", mark.digest, since=now))
         await self.remark(
             step.index, fence, lambda mark: Mark("serving", mark.digest, step.source, since=now, pinned=step.pinned)

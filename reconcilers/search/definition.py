@@ -29,6 +29,7 @@ PRIVATE: Final = (
     "index.resize.source.name",
     "index.resize.source.uuid",
     "index.verified_before_close",
+    "index.verified_read_only",
 )
 """Settings of an index that nobody may set."""
 _LISTS: Final = (

@@ -12,6 +12,10 @@ new generation's ids are compared with it.
 Note [Versions don't order]: a document that is deleted and made again after `gc_deletes` begins at version 1, so an external
 version may be refused as stale. Passes go one after the other and nobody else writes to the new generation, so what comes
 later wins: a refused document is written plainly.
+
+Note [Seen under another number]: a document that was overwritten after the checkpoint isn't known under its new number yet.
+Deleted before the next pass, it would leave no hole that anybody misses. So it is watched: asked for in every pass until it
+is gone, or known.
 """
 
 from __future__ import annotations
@@ -91,6 +95,8 @@ class Feeder:
         self._goal: dict[int, int] = {}
         self._compared: dict[int, int] | None = None
         self._known: set[DocKey] = set()
+        self._watched: set[DocKey] = set()
+        """Documents that live under a number that isn't known yet."""
         self.state = Feed()
         self.refused: list[str] = []
         """Documents that the new generation doesn't take, as far as it may be told: id and reason."""
@@ -170,7 +176,7 @@ class Feeder:
             return None, 0
         hits = await self._page(self.index, shard, after, None, source=False)
         strangers = [key for hit in hits if (key := key_of(hit)) not in self._known]
-        gone = await self.absent(strangers)
+        gone = await self._judged(strangers)
         await self._delete(gone, fence)
         return (int(hits[-1]["sort"][0]) if len(hits) == PAGE else None), len(gone)
 
@@ -199,28 +205,29 @@ class Feeder:
         """Everything that happened up to now; (written, deleted)."""
         now = await self.checkpoints()
         await self._wire.ask("POST", path_of(self.source, "_refresh"), timeout_s=BULK_S)
-        written: set[DocKey] = set()
+        written = 0
         for shard, upto in now.items():
-            await self._upserts(shard, upto, written, fence)
-        missed: list[DocKey] = []
-        for shard, upto in now.items():
-            missed += [key for key in await self._vanished(shard, upto) if key not in written]
-        gone = await self.absent(missed)
+            written += await self._upserts(shard, upto, fence)
+        # Also what was just written may be gone by the time of the histogram: only the realtime get tells.
+        vanished = [key for shard, upto in now.items() for key in await self._vanished(shard, upto)]
+        watched, self._watched = self._watched, set()
+        gone = await self._judged(list(dict.fromkeys([*vanished, *watched])))
         await self._delete(gone, fence)
         self.done = now
-        return len(written), len(gone)
+        return written, len(gone)
 
-    async def _upserts(self, shard: int, upto: int, written: set[DocKey], fence: Fence) -> None:
-        log, position = self._shards[shard], self.done.get(shard, -1)
+    async def _upserts(self, shard: int, upto: int, fence: Fence) -> int:
+        log, position, written = self._shards[shard], self.done.get(shard, -1), 0
         while position < upto:
             hits = await self._page(self.source, shard, position, upto, source=True, size=BATCH)
             for hit in hits:
                 log.add(int(hit["sort"][0]), key_of(hit))
-                written.add(key_of(hit))
             await self.write(hits, fence)
+            written += len(hits)
             if len(hits) < BATCH:
-                return
+                break
             position = int(hits[-1]["sort"][0])
+        return written
 
     async def _vanished(self, shard: int, upto: int) -> list[DocKey]:
         log = self._shards[shard]
@@ -267,8 +274,8 @@ class Feeder:
         """Shard → global checkpoint: everything up to it is on all copies."""
         return await checkpoints(self._wire, index or self.source)
 
-    async def absent(self, keys: Sequence[DocKey]) -> list[DocKey]:
-        """Which of the documents the source hasn't, this very moment."""
+    async def _judged(self, keys: Sequence[DocKey]) -> list[DocKey]:
+        """Which of the documents the source hasn't, this very moment. See Note [Seen under another number]."""
         gone: list[DocKey] = []
         for part in _sliced(keys, 1_000):
             body = {"docs": [address(key) for key in part]}
@@ -284,6 +291,8 @@ class Feeder:
                     raise TransientError(f"{self.source}: {said(one['error'])[1]}", reason="ShardFailed")
                 if not one["found"]:
                     gone.append(key)
+                elif not any(log.live.get(int(one["_seq_no"])) == key for log in self._shards.values()):
+                    self._watched.add(key)
         return gone
 
     async def write(self, hits: Sequence[Mapping[str, Any]], fence: Fence) -> None:

@@ -136,9 +136,14 @@ def generation(alias: str, index: str, document: Mapping[str, Any]) -> Generatio
     number = number_of(alias, index)
     if number is None and alias not in aliases:
         return None
+    return described_as(index, number or 0, document)
+
+
+def described_as(index: str, number: int, document: Mapping[str, Any]) -> Generation:
+    """The index as a generation of this number."""
     mappings = document.get("mappings", {})
     mark = mark_of(mappings) or Mark()
-    return Generation(index, number or 0, document.get("settings", {}), mappings, aliases, mark)
+    return Generation(index, number, document.get("settings", {}), mappings, document.get("aliases", {}), mark)
 
 
 def serving(alias: str, found: tuple[Generation, ...]) -> Generation | None:

@@ -19,7 +19,15 @@ from reconcilers.discovery import matches, setting_name
 from reconcilers.search import shadow
 from reconcilers.search.copying import Copies
 from reconcilers.search.definition import TIER, Body, Definition, differences, makeable
-from reconcilers.search.generations import Generation, Mark, generation, marked, serving
+from reconcilers.search.generations import (
+    Generation,
+    Mark,
+    described_as,
+    generation,
+    marked,
+    number_of,
+    serving,
+)
 from reconcilers.search.migrating import unmarked
 from reconcilers.search.model import ObservedIndex, Verdict
 from reconcilers.search.steps import BackfillFields, ChangeIndex, CreateIndex, DropIndex, OpenIndex, ReopenIndex
@@ -72,7 +80,25 @@ class Indices:
                     one = generation(alias, index, document)
                     if one is not None and one.name not in {other.name for other in found[alias]}:
                         found[alias].append(one)
+        await self._add_foreign(found, params)
         return {alias: tuple(sorted(ones, key=lambda one: (one.number, one.name))) for alias, ones in found.items()}
+
+    async def _add_foreign(self, found: Mapping[str, list[Generation]], params: Mapping[str, Any]) -> None:
+        """Indices of other names that somebody's alias stood for before a generation was made from them."""
+        sources = {
+            one.mark.source: alias
+            for alias, ones in found.items()
+            for one in ones
+            if one.mark.source and number_of(alias, one.mark.source) is None
+        }
+        known = {one.name for ones in found.values() for one in ones}
+        names = sorted(sources.keys() - known)
+        if not names:
+            return
+        answer = await self._wire.ask("GET", path_of(",".join(names)), params=params, absent={})
+        for name, document in answer.items():
+            one = described_as(name, 0, document)
+            found[sources[name]].append(one)
 
     async def _look(
         self,
@@ -183,7 +209,7 @@ class Indices:
                 step.body.settings, {**step.body.mappings, "_meta": meta}, {**step.body.aliases, step.external.name: {}}
             )
         )
-        await self._wire.send(fence, "PUT", path_of(step.index), body, params={"wait_for_active_shards": 0})
+        await self._wire.send(fence, "PUT", path_of(step.index), body)
         return done(index=step.index)
 
     async def change(self, step: ChangeIndex, fence: Fence) -> Outcome:

@@ -226,7 +226,7 @@ def is_short(feed: Feed, hold_s: float) -> bool:
     """True when a pass fits well into the time that writers may be held."""
     if not feed.passes:
         return False
-    return feed.last_s <= SHORT_S or (not feed.shrinks and feed.last_s <= hold_s / 4)
+    return feed.last_s <= SHORT_S or (not feed.shrinks and feed.last_s <= hold_s / 2)
 
 
 # --- the alias has moved -----------------------------------------------------------------------------------------------

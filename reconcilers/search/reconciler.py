@@ -3,22 +3,53 @@
 from __future__ import annotations
 
 from reconcilers.contract import Kind, Service
-from reconcilers.search import definition, model, plan
+from reconcilers.search import definition, documents, model, plan, snapshots, suggesters
+from reconcilers.search.analysis import analyse
 from reconcilers.search.backend import connect
-from reconcilers.search.documents import ELASTICSEARCH
-from schemas.search import Index, Target
+from reconcilers.search.documents import own_name
+from reconcilers.search.file_format import ELASTICSEARCH
+from reconcilers.search.operations import OPERATIONS
+from schemas import search
 
 INDICES = Kind(
-    model.INDEX, Index, model.index_name, definition.definition, plan.plan_index, data_bearing=True, named_by="index"
+    model.INDEX,
+    search.Index,
+    model.index_name,
+    definition.definition,
+    plan.plan_index,
+    data_bearing=True,
+    named_by="index",
+)
+KINDS = (
+    INDICES,
+    *documents.KINDS,
+    Kind(
+        snapshots.SNAPSHOT_POLICY,
+        search.SnapshotPolicy,
+        own_name,
+        snapshots.policy,
+        snapshots.plan_policy,
+        preexisting=True,
+    ),
+    Kind(
+        suggesters.SUGGESTER,
+        search.Suggester,
+        own_name,
+        suggesters.suggester,
+        suggesters.plan_suggester,
+        preexisting=True,
+    ),
 )
 
 SERVICE = Service(
     name="search",
-    kinds=(INDICES,),
-    target=Target,
+    kinds=KINDS,
+    target=search.Target,
     connect=connect,
+    operations=OPERATIONS,
+    analyse=analyse,
     formats=(ELASTICSEARCH,),
     observe_timeout_s=30.0,
     effect_timeout_s=90.0,
-    batch=100,
+    batch=16,
 )

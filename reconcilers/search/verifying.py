@@ -32,7 +32,7 @@ async def _compare(wire: Wire, feeder: Feeder, sample: Sequence[DocKey], fence: 
         differing = await _differing(wire, feeder, sample)
         if not differing:
             return
-        same = [key for key, number in differing.items() if numbers.get(key) == number]
+        same = [key for key, number in differing.items() if key in numbers and numbers[key] == number]
         if same:
             message = f"{len(same)} of {len(sample)} documents differ, {same[0]} for one"
             raise TerminalError(message, reason="VerificationFailed")

@@ -146,11 +146,11 @@ async def open_wire(connection: Connection) -> Wire:
     nodes = [
         elastic_transport.NodeConfig(
             **_place(url),
-            connections_per_node=16,
+            connections_per_node=32,
             request_timeout=REQUEST_S,
             **(tls if url.startswith("https") else {}),
         )
-        for url in target.urls
+        for url in target.nodes
     ]
     transport = elastic_transport.AsyncTransport(
         nodes, node_class="aiohttp", max_retries=0, retry_on_timeout=False, meta_header=False, retry_on_status=()

@@ -32,6 +32,9 @@ class _Open:
     def check(self) -> None:
         """Always open; the operation's own deadline ends it."""
 
+    def still_ours(self) -> None:
+        """As long as the operation runs."""
+
 
 async def _client(ctx: OperationContext, target: str) -> S3Client:
     client: S3Client = (await ctx.backend(target)).client

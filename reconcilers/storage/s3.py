@@ -36,6 +36,7 @@ TIMEOUT_S: Final = 8.0
 CONNECT_S: Final = 3.0
 BUFFER_BYTES: Final = 512 * 1024
 """Of an answer that is read; it waits in the server until somebody takes it."""
+READS: Final = ("GET", "HEAD")
 UNSIGNED: Final = "UNSIGNED-PAYLOAD"
 ADMIN: Final = "/minio/admin/v3/"
 TOKEN_S: Final = 60
@@ -171,6 +172,29 @@ class S3Client:
     @asynccontextmanager
     async def opened(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer as soon as its head is there; for streams. Raises what `call` raises."""
+        try:
+            response = await self._sent(request)
+        except aiohttp.ServerDisconnectedError as exc:
+            if request.method not in READS:
+                raise Unanswered(f"{self.endpoint}: {exc}", reason="ConnectionLost") from exc
+            response = await self._answered(request)  # a read may be sent again: the connection was an old one
+        try:
+            if response.status >= 300:
+                told = refused(response.status, await self._read(response, request))
+                response.close()  # MinIO ends the connection after some refusals, without saying so
+                raise told
+            yield response
+        finally:
+            response.release()
+
+    async def _answered(self, request: Request) -> aiohttp.ClientResponse:
+        try:
+            return await self._sent(request)
+        except aiohttp.ServerDisconnectedError as exc:
+            raise Unanswered(f"{self.endpoint}: {exc}", reason="ConnectionLost") from exc
+
+    async def _sent(self, request: Request) -> aiohttp.ClientResponse:
+        """Raises ServerDisconnectedError when the server ended the connection instead of answering."""
         url, headers = self._signed(request)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=request.timeout_s)
         if self._session.closed:
@@ -178,19 +202,15 @@ class S3Client:
         if request.fence is not None:
             request.fence.check()
         try:
-            response = await self._session.request(
+            return await self._session.request(
                 request.method, url, headers=headers, data=request.body or None, timeout=timeout, allow_redirects=False
             )
         except aiohttp.ClientConnectorError as exc:
             raise Unreachable(f"{self.endpoint}: {exc.os_error.strerror or exc}", reason="Unreachable") from exc
+        except aiohttp.ServerDisconnectedError:
+            raise
         except (aiohttp.ClientError, OSError) as exc:  # TimeoutError is one
             raise Unanswered(f"{self.endpoint}: {exc or type(exc).__name__}", reason=_reason(exc)) from exc
-        try:
-            if response.status >= 300:
-                raise refused(response.status, await self._read(response, request))
-            yield response
-        finally:
-            response.release()
 
     async def chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """The body of an open answer as it comes. Raises `Unanswered` when it breaks off."""

@@ -18,7 +18,16 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.benchmarks import bench_past, bench_replay, bench_storage, bench_up, bench_users, bench_writes
+from tests.benchmarks import (
+    bench_past,
+    bench_queue,
+    bench_replay,
+    bench_search,
+    bench_storage,
+    bench_up,
+    bench_users,
+    bench_writes,
+)
 from tests.benchmarks.figures import Figures
 
 BENCHMARKS = {
@@ -26,7 +35,9 @@ BENCHMARKS = {
     "replay": bench_replay.run,
     "past": bench_past.run,
     "users": bench_users.run,
+    "queue": bench_queue.run,
     "storage": bench_storage.run,
+    "search": bench_search.run,
     "up": bench_up.run,
 }
 

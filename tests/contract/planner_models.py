@@ -249,6 +249,13 @@ MODELS: Mapping[str, Model] = {
         queue_models.take_topic,
         queue_models.others,
     ),
+    "queue.group": Model(
+        queue_models.group_values,
+        queue_models.group_states,
+        queue_models.observe_group,
+        lambda state, step: None,
+        queue_models.others,
+    ),
     "queue.route": Model(
         queue_models.route_values,
         queue_models.route_states,
@@ -325,5 +332,29 @@ MODELS: Mapping[str, Model] = {
         search_models.observe_index,
         search_models.take_index,
         search_models.others,
+    ),
+    **{
+        setting_type: Model(
+            search_models.document_values(setting_type),
+            search_models.document_states(setting_type),
+            search_models.observe_document,
+            search_models.take_document,
+            search_models.foreign_documents,
+        )
+        for setting_type in search_models.BODIES
+    },
+    "search.snapshot_policy": Model(
+        search_models.policy_values,
+        search_models.policy_states,
+        search_models.observe_policy,
+        search_models.take_snapshot,
+        lambda _state, _external, _desired: None,
+    ),
+    "search.suggester": Model(
+        search_models.suggester_values,
+        search_models.suggester_states,
+        search_models.observe_suggester,
+        search_models.take_subfield,
+        search_models.foreign_fields,
     ),
 }

@@ -10,6 +10,7 @@ from reconcilers.contract import ExternalId, Step
 from reconcilers.queue import configs
 from reconcilers.queue.access import Binding, ObservedAcl, ObservedQuota, ObservedUser, entity_parts, principal_of
 from reconcilers.queue.access_steps import ChangeAcls, DropCredential, SetCredential, SetQuotas
+from reconcilers.queue.groups import ObservedGroup
 from reconcilers.queue.model import Held, ObservedTopic
 from reconcilers.queue.route_plan import InstallRoute, ObservedRoute
 from reconcilers.queue.steps import (
@@ -264,6 +265,17 @@ def take_route(state: Any, step: Step) -> None:
         state["cluster"][step.external.name] = step.definition
     else:
         state["cluster"].pop(step.external.name)
+
+
+group_values = st.fixed_dictionaries({"target": st.just("main")}, optional={"max_lag": st.integers(5, 9)})
+group_states = st.builds(ObservedGroup, st.just("Stable"), st.integers(0, 2), st.integers(0, 5)).map(
+    lambda group: {"cluster": {"n": group}}
+)
+
+
+def observe_group(state: Any, external: ExternalId, _desired: Any) -> ObservedGroup | None:
+    found: ObservedGroup | None = state["cluster"].get(external.name)
+    return found
 
 
 def others(state: Any, external: ExternalId, _desired: Any) -> Any:

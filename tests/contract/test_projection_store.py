@@ -282,6 +282,28 @@ async def test_a_word_of_the_details_is_found_by_itself(store, text):
     assert one["id"] in await ids(store, text=text, limit=1000)
 
 
+async def test_nothing_is_seen_of_services_that_are_left_out(store):
+    names = ("cache", "queue", "access")
+    await put(store, *(event(service_name=name) for name in names), *(metric(service_name=name) for name in names))
+
+    async def seen(services):
+        return [
+            {item["service_name"] for item in page.items}
+            for page in (
+                await store.events(EventFilter("acme", services=services)),
+                await store.events(EventFilter("acme", services=services, text="Converged")),
+                await store.metrics(MetricFilter("acme", services=services)),
+                await store.metrics(MetricFilter("acme", services=services, interval_s=60)),
+            )
+        ]
+
+    assert await seen(None) == [set(names)] * 4
+    assert await seen(frozenset({"cache", "queue"})) == [{"cache", "queue"}] * 4
+    assert await seen(frozenset({"search"})) == await seen(frozenset()) == [set()] * 4
+    both = EventFilter("acme", service_name="access", services=frozenset({"cache"}))
+    assert (await store.events(both)).items == []
+
+
 async def test_nothing_of_another_tenant_is_ever_seen(store):
     theirs = [event(n, tenant="rival", details={"secret_plan": "word"}) for n in range(5)]
     await put(store, event(9, details={"word": 1}), *theirs, metric(), metric(tenant="rival", metric_type="rival_keys"))

@@ -75,3 +75,17 @@ async def test_the_files_of_the_example_converge_when_the_server_has_come_and_ar
     assert await may(shell, "draft-uploader", "PUT", "/shop-images/mug.jpg") == "AccessDenied"
     await shell("down")
     await nothing_is_left(shell.data)
+    assert no_secret_in(shell.data)
+
+
+def no_secret_in(data: Path) -> bool:
+    """Logs, journal and projection name where secrets are, never what they are."""
+    secrets = [path.read_bytes().strip() for path in (data / "secrets").iterdir() if path.name.startswith("shop-")]
+    kept = [
+        path
+        for path in data.rglob("*")
+        if path.is_file() and path.relative_to(data).parts[0] not in ("secrets", "minio")
+    ]
+    assert len(secrets) >= 3
+    assert len(kept) >= 3
+    return not any(secret in path.read_bytes() for secret in secrets for path in kept)

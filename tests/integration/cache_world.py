@@ -39,6 +39,9 @@ class OpenFence:
     def check(self) -> None:
         """Always in time."""
 
+    def still_ours(self) -> None:
+        """Always."""
+
 
 class ClosedFence:
     token = (1, 1)

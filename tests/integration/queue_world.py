@@ -100,12 +100,14 @@ class World:
 
 
 @asynccontextmanager
-async def world(broker: SharedServer, known: DictSecrets | None = None, **target: Any) -> AsyncIterator[World]:
+async def world(
+    broker: SharedServer, known: DictSecrets | None = None, reserved: frozenset[str] = frozenset(), **target: Any
+) -> AsyncIterator[World]:
     """Open the cluster as a target."""
     known = known or DictSecrets()
     known.known.setdefault(ADMIN_PASSWORD, admin_password(broker))
     value = Target.model_validate(target_value(broker) | target)
-    backend = await connect(Connection("default", "main", value, known))
+    backend = await connect(Connection("default", "main", value, known, reserved))
     try:
         yield World(backend, known)
     finally:

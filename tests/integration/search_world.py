@@ -6,13 +6,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from controlplane.devstack.elasticsearch import credentials
 from reconcilers.contract import Connection, ExternalId, Kind, Outcome, Plan, Result
 from reconcilers.registry import SERVICES
 from reconcilers.search.backend import connect
+from reconcilers.search.suggesters import request_of, suggestions_of
 from reconcilers.search.wire import Wire
-from schemas.search import Target
+from schemas.search import Suggest, Suggester, Target
 from tests.integration.cache_world import DictSecrets, OpenFence
 
 KINDS: Mapping[str, Kind[Any, Any, Any]] = {kind.setting_type: kind for kind in SERVICES["search"].kinds}
@@ -28,6 +31,8 @@ class SearchWorld:
         self.wire: Wire = backend.wire
         self.fence: Any = OpenFence()
         self.taken: list[str] = []
+        self.said: dict[str, dict[str, Any]] = {}
+        """Step → everything that its outcomes told."""
 
     async def look(
         self,
@@ -48,20 +53,31 @@ class SearchWorld:
             raise observed
         return kind.plan(external, desired, observed, time.time() if now is None else now)
 
+    async def suggest(self, name: str, value: Mapping[str, Any], text: str) -> list[dict[str, Any]]:
+        """What a suggester says."""
+        declared = Suggester.model_validate({"target": "main", **value})
+        asked = Suggest(suggester=name, text=text)
+        answer = await self.wire.ask("POST", f"/{declared.index}/_search", request_of(declared, asked))
+        return suggestions_of(declared, answer, asked.size)
+
     async def take(self, plan: Plan) -> list[Outcome]:
         """Its steps; the first that fails ends it."""
         outcomes = []
         for step in plan.steps:
             self.taken.append(step.name)
             outcomes += await self.backend.apply([step], self.fence)
+            self.said[step.name] = {**self.said.get(step.name, {}), **outcomes[-1].details}
             if outcomes[-1].result is not Result.SUCCEEDED:
                 break
         return outcomes
 
     async def converge(self, setting_type: str, value: Mapping[str, Any], name: str, *, until: str = "") -> Plan:
         """Look and act until nothing is left to do, or it is blocked, or the next step is the one named."""
-        async with asyncio.timeout(DEADLINE_S):
+        plan = None
+        until_s = time.monotonic() + DEADLINE_S
+        async with asyncio.timeout(2 * DEADLINE_S):
             while True:
+                assert time.monotonic() < until_s, (plan, self.taken[-20:])
                 plan = await self.look(setting_type, value, name)
                 if until and any(step.name == until for step in plan.steps):
                     return plan
@@ -72,6 +88,29 @@ class SearchWorld:
                         raise outcome.error
                 if not plan.steps:
                     await asyncio.sleep(0.05)
+
+
+class Login(NamedTuple):
+    """How the run's server is reached."""
+
+    auth: tuple[str, str]
+    snapshots: Path
+    """Where repositories may be."""
+
+
+def login(server: Any) -> Login:
+    """As its administrator."""
+    return Login(credentials(server.place), server.place.home / "snapshots")
+
+
+@asynccontextmanager
+async def opened(server: Any, known: Mapping[str, str] | None = None, **target: Any) -> AsyncIterator[SearchWorld]:
+    """The run's server, as its administrator. `known`: further secrets."""
+    name, password = credentials(server.place)
+    who = {"username": name, "password": {"from_env": "ES"}}
+    secrets = DictSecrets(ES=password, **(known or {}))
+    async with search_world(server.url, secrets=secrets, **who, **target) as world:
+        yield world
 
 
 @asynccontextmanager

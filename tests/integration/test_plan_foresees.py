@@ -354,3 +354,24 @@ async def test_a_namespace_that_was_only_planned_is_not_measured(
         await target.look("cache.namespace", real, "real", retiring=True)
         measured = {m.tags.get("namespace") for m in await target.backend.sample()} - {None}
     assert measured == {"real"}
+
+
+async def counted(redis: Redis) -> dict[str, int]:
+    """How often the server says it executed each command that isn't a read."""
+    stats = await redis.info("commandstats")
+    reads = {"|".join(words).lower() for words in READS} | {"auth", "select", "client|reply", "command"}
+    names = {name.removeprefix("cmdstat_"): row["calls"] for name, row in stats.items()}
+    return {name: calls for name, calls in names.items() if name not in reads}
+
+
+async def test_a_plan_moves_none_of_the_servers_counters_of_what_isnt_a_read(client, redis, redis_server):
+    await connected(client, redis_server.url)
+    config = {"target": "main", "parameters": {"maxmemory": "100mb", "hz": "20"}}
+    declared = [user(), {"type": "cache.redis_config", "name": "shop", "value": config}]
+    first = await client.plan(declared)  # what the server makes of rules it is asked once, on a scratch user
+    before = await counted(redis)
+    for _ in range(3):
+        again = await client.plan(declared)
+        assert [step["step"] for step in again["steps"]] == ["SetUser", "SetParameters"]
+        assert again["plan_id"] == first["plan_id"]
+    assert await counted(redis) == before

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from controlplane.client.errors import ApiError
-from tests.integration.queue_world import ADMIN_PASSWORD, admin_password, by_hand, target_value, unique
+from tests.integration.queue_world import ADMIN_PASSWORD, admin_password, by_hand, target_value, unique, world
 from tests.integration.test_queue_topics import alter, orders, overrides
 from tests.servers import DaemonProcess
 
@@ -93,3 +93,31 @@ async def test_a_login_that_the_cluster_refuses_is_said_as_such(queue_daemon, ka
     value = target_value(kafka_broker, {"from_file": str(tmp_path / "wrong")})
     await queue_daemon.put_setting("queue.target", "locked-out", {"value": value})
     await phase(queue_daemon, "queue.target", "locked-out", "Stalled", "AuthenticationFailed")
+
+
+async def test_a_plan_warns_of_what_can_lose_messages(queue_daemon):
+    client, name = queue_daemon, unique("orders")
+    value = {"target": "main", "partitions": 1, "replication_factor": 1, "durability": "standard"}
+    value["config"] = {"unclean.leader.election.enable": True}
+    found = await client.plan([{"type": "queue.topic", "name": name, "value": value}])
+    told = [one["message"] for one in found["warnings"]]
+    assert any(message.startswith("replication_factor 1") for message in told)
+    assert any(message.startswith("unclean.leader.election.enable") for message in told)
+    await put(client, "queue.topic", name, value)
+    found = await client.get_setting("queue.topic", name)
+    ready = next(c for c in found["status"]["conditions"] if c["type"] == "Ready")
+    assert "replication_factor 1" in ready["message"]
+    three = {**value, "replication_factor": 3}
+    await client.put_setting("queue.topic", name, {"value": three})
+    await phase(client, "queue.topic", name, "Stalled", "NotEnoughBrokers")
+
+
+async def test_what_is_sampled_tells_of_the_cluster(queue_daemon, kafka_broker):
+    name = unique("orders")
+    await put(queue_daemon, "queue.topic", name, {"target": "main", **orders(name)})
+    async with world(kafka_broker) as one:
+        found = {measured.metric_type: measured.value for measured in await one.backend.sample()}
+    assert found["brokers"] == 1
+    assert found["offline_partitions"] == 0
+    assert found["topics"] >= 1
+    assert found["stored_bytes"] >= 0

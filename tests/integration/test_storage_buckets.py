@@ -143,7 +143,7 @@ async def test_rules_tags_and_notifications_of_others_stay_and_only_our_own_form
         assert model.tagged(await w.raw(bucket, "tagging")) == (("b", "3"), ("theirs", "1"))
 
 
-async def test_two_hundred_buckets_are_seen_by_one_request_and_parsed_once(minio_server: Any):
+async def test_many_buckets_are_seen_by_one_request_and_parsed_once(minio_server: Any):
     buckets = [fresh("many") for _ in range(20)]
     async with world(minio_server) as w:
         for bucket in buckets:
@@ -191,7 +191,7 @@ async def test_the_server_itself_loses_changes_that_are_sent_at_once(minio_serve
     """Why there is a lock: should this fail one day, the server has learnt it."""
     async with world(minio_server) as w:
         lost = 0
-        for _ in range(40):
+        for _ in range(150):
             bucket = fresh("loss")
             await w.client.call(Request("PUT", bucket_path(bucket)))
             await asyncio.gather(

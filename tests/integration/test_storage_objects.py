@@ -209,7 +209,7 @@ async def test_memory_stays_flat_however_much_is_streamed(
     async with http.put(f"{bucket}/big", data=body_of(size), headers={"Content-Length": str(size)}) as put:
         assert put.status == 200
     assert (await read_digest(http, f"{bucket}/big"))[0] == size
-    assert process.memory_info().rss - before < 64 * MIB
+    assert process.memory_info().rss - before < 100 * MIB
 
 
 async def uploads_of(w: World, bucket: str) -> bytes:

@@ -38,6 +38,18 @@ def test_a_target_that_is_down_is_told_with_reason_and_advice() -> None:
     assert found[1].advice
 
 
+def test_what_an_analysis_advises_is_told_with_its_evidence() -> None:
+    one = {
+        "target": "main",
+        "about": "shop wants 1 replicas on 1 nodes",
+        "advice": "add nodes",
+        "evidence": {"data_nodes": 1},
+    }
+    found = list(findings.of_analyses({"search": {"advice": [one]}, "cache": {"findings": []}}))
+    assert told(found) == [("advice search/main", GOOD)]
+    assert (found[0].message, found[0].advice) == ("shop wants 1 replicas on 1 nodes (data_nodes 1)", "add nodes")
+
+
 def test_stalled_settings_are_named() -> None:
     stalled = {"setting_type": "cache.redis_user", "name": "app", "status": {}}
     assert told(findings.of_stalled([stalled])) == [("cache.redis_user/app", BAD)]

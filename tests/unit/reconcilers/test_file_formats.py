@@ -11,7 +11,7 @@ import pytest
 from controlplane.domain.validation import value_faults
 from reconcilers.queue.strimzi import STRIMZI
 from reconcilers.registry import SERVICES
-from reconcilers.search.documents import ELASTICSEARCH
+from reconcilers.search.file_format import ELASTICSEARCH
 from reconcilers.storage.documents import FORMATS
 from schemas.kinds import KINDS
 

@@ -1,0 +1,74 @@
+"""Notifications on a real MinIO that has somebody to tell: declared ones arrive, those of others stay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from controlplane.devstack import minio
+from controlplane.devstack.backend import Place
+from controlplane.devstack.guardian import Guardian
+from controlplane.devstack.minio import MINIO
+from tests.integration.storage_world import BUCKET, fresh, world
+from tests.servers import started
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+ARN = "arn:minio:sqs::ears:webhook"
+
+
+@pytest.fixture
+async def told() -> AsyncIterator[tuple[str, asyncio.Queue[str]]]:
+    """Where it is told, and the keys that were."""
+    keys: asyncio.Queue[str] = asyncio.Queue()
+
+    async def hear(request: web.Request) -> web.Response:
+        if request.method == "POST" and request.can_read_body:
+            found = await request.json()
+            keys.put_nowait(str(found.get("Key")))
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_route("*", "/", hear)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/", keys
+    await runner.cleanup()
+
+
+async def test_what_is_declared_is_told_in_any_spelling_and_others_notifications_stay(
+    told: tuple[str, asyncio.Queue[str]], tmp_path: Any, minio_program: Any, guardian: Guardian
+):
+    url, keys = told
+
+    def environment(place: Place) -> dict[str, str]:
+        ears = {"MINIO_NOTIFY_WEBHOOK_ENABLE_ears": "on", "MINIO_NOTIFY_WEBHOOK_ENDPOINT_ears": url}
+        return {**minio.environment(place), **ears}
+
+    server: Any = await started(replace(MINIO, environment=environment), tmp_path, minio_program, guardian)
+    bucket = fresh("told")
+    ours = {"id": "created", "arn": ARN, "events": ["s3:ObjectCreated:*"], "prefix": "in/", "suffix": ".csv"}
+    single = {"id": "put", "arn": ARN, "events": ["s3:ObjectRemoved:Delete", "s3:ObjectAccessed:Get"]}
+    theirs = (
+        "<QueueConfiguration><Id>theirs</Id><Queue>" + ARN + "</Queue><Event>s3:ObjectRemoved:*</Event>"
+        "<Filter><S3Key><FilterRule><Name>prefix</Name><Value>x/</Value></FilterRule></S3Key></Filter></QueueConfiguration>"
+    )
+    async with world(server) as w:
+        await w.settled(BUCKET, {"bucket": bucket})
+        await w.put_raw(bucket, "notification", f"<NotificationConfiguration>{theirs}</NotificationConfiguration>")
+        await w.settled(BUCKET, {"bucket": bucket, "notifications": [ours, single]})
+        await w.put_object(bucket, "in/orders.csv", b"1")
+        async with asyncio.timeout(60):
+            assert await keys.get() == f"{bucket}/in/orders.csv"
+        await w.settled(BUCKET, {"bucket": bucket, "notifications": [ours]})
+        held = (await w.raw(bucket, "notification")).decode()
+        assert "<Id>theirs</Id>" in held
+        assert "<Id>created</Id>" in held
+        assert "<Id>put</Id>" not in held
+    await server.kill()
