@@ -11,8 +11,9 @@ import asyncio
 import gc
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -27,14 +28,16 @@ from controlplane.api.routes import create_app
 from controlplane.config import Config
 from controlplane.domain.errors import Reason
 from controlplane.log import kafka, kafka_address, kafka_topics
-from controlplane.log.kafka import open_kafka
+from controlplane.log.kafka import KafkaLog, open_kafka
 from controlplane.log.kafka_topics import Fault
 from controlplane.log.memory import MemoryLog
 from controlplane.log.ports import Log, LogUnavailable, Membership, Stream
 from controlplane.log.sqlite import Loss, accept_loss, open_sqlite
 from controlplane.log.sqlite_guards import FileLock
-from controlplane.projection.projector import Projected, Projector, Retention, rebuild
-from controlplane.projection.sqlite import SqliteStore
+from controlplane.projection import choice
+from controlplane.projection.ports import Store
+from controlplane.projection.projector import Projected, rebuild
+from controlplane.projection.rebuilding import rebuild_beside
 from controlplane.runtime.administration import OWN
 from controlplane.runtime.catalogue import Catalogue
 from controlplane.runtime.clock import SystemClock
@@ -103,18 +106,15 @@ class Daemon:
         self.directory.load()
         self.replica.listen(self.directory.follow)
         self.statuses = StatusView(log.journal)
-        store = SqliteStore(projection_path(config))
+        self.secrets = self._secrets()
+        store = choice.store_of(config, self.secrets.reveal)
         self._stack.push_async_callback(store.close)
-        self.projector = Projector(
-            log.journal,
-            store,
-            self.metrics,
-            retention=Retention(config.log.events_retention_days, config.log.metrics_retention_days),
-        )
+        self.projector = choice.follower_of(config, log, store, self.metrics)
         self._stack.push_async_callback(self._supervisor.stop)
         self._supervisor.start("replica", self.replica.run)
         self._supervisor.start("statuses", self.statuses.run)
-        self._supervisor.start("projection", self.projector.run)
+        if config.projection.embedded:
+            self._supervisor.start("projection", self.projector.run)
         self._supervisor.start("retention", lambda: self._trim_regularly(log))
         self._supervisor.start("census", self._count_regularly)
         self._stack.push_async_callback(self.replica.close)
@@ -136,14 +136,13 @@ class Daemon:
         )
 
     async def _drive(self, log: Log) -> Controller:
-        secrets = self.secrets = self._secrets()
         self.catalogue = Catalogue({**SERVICES, **OWN}, self.clock, self.directory)
         controller = Controller(
             self.replica,
             log.journal,
             self.statuses,
             self.catalogue,
-            secrets=secrets,
+            secrets=self.secrets,
             clock=self.clock,
             metrics=self.metrics,
             config=self.config.runtime,
@@ -161,7 +160,7 @@ class Daemon:
         membership.announce(self.config.http.advertise or self.url)
         self._supervisor.start("ownership", Ownership(membership, controller, self.replica.halted).run)
 
-    async def _serve(self, controller: Controller, log: Log, store: SqliteStore) -> None:
+    async def _serve(self, controller: Controller, log: Log, store: Store) -> None:
         preview = Preview(
             self.replica.state,
             self.catalogue,
@@ -195,6 +194,7 @@ class Daemon:
             ),
             troubles=self._troubles,
             forwarding=self._forwarding(log),
+            projection_lag=lambda: self.projector.lag,
         )
         http = self.config.http
         runner = web.AppRunner(
@@ -326,15 +326,6 @@ def log_path(config: Config) -> Path:
     return Path(url.removeprefix("sqlite:")) if url else config.data_dir / LOG_FILE
 
 
-def projection_path(config: Config) -> Path:
-    """The file of the projection. Raises ValueError for another kind of URL."""
-    url = config.projection.url
-    if url and not url.startswith("sqlite:"):
-        msg = f"projection.url {url!r}: this version knows sqlite:PATH"
-        raise ValueError(msg)
-    return Path(url.removeprefix("sqlite:")) if url else config.data_dir / "projection.db"
-
-
 async def accept_log_loss(config: Config) -> Loss:
     """Go on with a log that lost its last commits. The daemon must be stopped.
 
@@ -348,9 +339,56 @@ async def accept_log_loss(config: Config) -> Loss:
 async def rebuild_projection(config: Config) -> Projected:
     """Make the projection anew from the journal. The daemon must be stopped: the log's lock says when it isn't."""
     log = await open_log(config)
-    store = SqliteStore(projection_path(config))
+    store = choice.store_of(config, secrets_of(config))
     try:
         return await rebuild(log.journal, store)
     finally:
         await store.close()
         await log.close()
+
+
+async def project(config: Config, metrics: Metrics, *, ready: Callable[[], None]) -> None:
+    """Fill a shared projection, without a daemon, until cancelled. Raises `LogUnavailable`."""
+    log = await open_shared(config)
+    try:
+        store = choice.store_of(config, secrets_of(config))
+        try:
+            ready()
+            await choice.follower_of(config, log, store, metrics).run()
+        finally:
+            await store.close()
+    finally:
+        await log.close()
+
+
+async def rebuild_shared(config: Config, progress: Callable[[int], Awaitable[None]]) -> int:
+    """Make a shared projection anew while daemons use it; its generation. See `rebuild_beside`."""
+    log = await open_shared(config)
+    try:
+        return await rebuild_beside(
+            log,
+            partial(choice.elasticsearch_of, config, secrets_of(config)),
+            retention=choice.retention_of(config),
+            progress=progress,
+        )
+    finally:
+        await log.close()
+
+
+async def examine_projection(config: Config) -> str | None:
+    """What is wrong with a projection in Elasticsearch; None when nothing is. Raises `StoreUnavailable`."""
+    store = choice.elasticsearch_of(config, secrets_of(config))
+    try:
+        return await store.complaint()
+    finally:
+        await store.close()
+
+
+async def open_shared(config: Config) -> KafkaLog:
+    """The log of other processes, too. Raises `LogUnavailable`."""
+    return await open_kafka(config.log.url, shards=config.log.shards, retention=topic_retention(config))
+
+
+def secrets_of(config: Config) -> choice.Reveal:
+    """Secrets as the daemon finds them."""
+    return EnvironmentSecrets(config.data_dir, b"").reveal

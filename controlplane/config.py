@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from schemas.secret import SecretRef
+
 
 class Section(BaseModel):
     """A frozen part of the configuration that refuses what it doesn't know."""
@@ -106,7 +108,16 @@ class ProjectionConfig(Section):
     """The searchable copy of the journal."""
 
     url: str = ""
-    """Empty: one SQLite file under `data_dir`, rebuildable at any time."""
+    """Empty: one SQLite file under `data_dir`, rebuildable at any time. `http[s]://host:port[?prefix=coreplane]`:
+    Elasticsearch, for replicas that share it."""
+    username: str | None = None
+    password: SecretRef | None = None
+    """Of Elasticsearch; the reference is looked up where the daemon runs."""
+    embedded: bool = True
+    """False: `coreplane project`, run elsewhere, fills it; the daemon only asks it."""
+    member: str = ""
+    """With Kafka and Elasticsearch: name of this replica among those that fill it. One that comes back under its name within
+    30 s gets its partitions back without a pause for the others; empty: each start is a new member."""
 
 
 class RuntimeConfig(Section):

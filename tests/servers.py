@@ -159,6 +159,10 @@ class SharedServer:
                     return
                 await asyncio.sleep(0.05)
 
+    def do(self, work: Any) -> Any:
+        """Anything, in the loop of the server, to its end."""
+        return self._begin(work).result()
+
     def end(self) -> None:
         self._begin(self._server.kill()).result()  # nothing of it is kept
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -63,6 +63,7 @@ async def status(call: Call[_Nothing]) -> web.Response:
     entries = [key for key in replica.state.entries if _tenant_and_service(key) in seen]
     position = {"position": replica.state.position, "lag": await _lag(call.parts), "stopped": replica.stopped}
     tenants = [tenant for tenant in tenants if tenant != SYSTEM]
+    report = {"projection": call.parts.projection_lag()._asdict(), **report}
     document = {"tenants": tenants, "settings": len(entries), "replica": position, **report, "targets": targets}
     document["access"] = {"required": is_required(call.parts.config.auth)}
     return answer({"ready": not await _not_ready(call.parts), **document})

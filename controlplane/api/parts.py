@@ -14,6 +14,7 @@ from controlplane.api.limits import Limits
 from controlplane.api.refusals import Refusals
 from controlplane.config import Config
 from controlplane.log.ports import Journal
+from controlplane.projection.projector import Lag
 from controlplane.projection.queries import Queries
 from controlplane.runtime.clock import Clock
 from controlplane.runtime.directory import Directory
@@ -116,5 +117,7 @@ class Parts:
     """What else keeps the daemon from being ready: `{part, reason, message}` each."""
     forwarding: Forwarding = field(default_factory=Forwarding)
     """To other replicas."""
+    projection_lag: Callable[[], Lag] = Lag
+    """How far the projection is behind."""
     limits: Limits = field(default_factory=Limits)
     refusals: Refusals = field(default_factory=Refusals)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from controlplane.app import accept_log_loss, examine_log, rebuild_projection
+from controlplane.app import accept_log_loss, examine_log, examine_projection, rebuild_projection
 from controlplane.cli import configuration, findings, printing, session, starting, upfile
 from controlplane.cli.failure import Ended, ExitCode, Failure
 from controlplane.cli.findings import BAD, GOOD, WARNED, Finding
@@ -23,6 +23,8 @@ from controlplane.client.errors import ApiError, ClientError, DaemonUnreachable
 from controlplane.client.http import CoreplaneClient
 from controlplane.config import Config
 from controlplane.log.ports import LogUnavailable
+from controlplane.projection import elasticsearch_address
+from controlplane.projection.ports import StoreUnavailable
 
 MARKS = {GOOD: Text("✓", "green"), BAD: Text("✗", "bold red"), WARNED: Text("!", "yellow")}
 
@@ -63,7 +65,7 @@ def doctor(
     if rebuild:
         _rebuild(_stopped(config, data))
         return
-    found = [*session.run(context, examine), *_examine_log(config, log, data)]
+    found = [*session.run(context, examine), *_examine_log(config, log, data), *_examine_projection(config, data)]
     if printing.is_for_machines(output):
         printing.show_data([asdict(finding) for finding in found], output)
     else:
@@ -91,6 +93,7 @@ async def examine(client: CoreplaneClient) -> list[Finding]:
         return [*found, Finding("daemon", BAD, str(exc))]
     advised = findings.of_analyses(await _analyses(client, report))
     access = (*findings.of_access(client.url, report), *findings.of_tokens(tokens, time.time()))
+    found += findings.of_projection(report.get("projection"))
     return [*found, *access, *findings.of_targets(report), *findings.of_stalled(settings), *advised]
 
 
@@ -116,6 +119,21 @@ def _examine_log(config_file: Path | None, url: str | None, data: Path) -> list[
     except LogUnavailable as exc:
         return [Finding("topics", BAD, str(exc), findings.PART_ADVICE["topics"])]
     return list(findings.of_topics(config.log.url, faults))
+
+
+def _examine_projection(config_file: Path | None, data: Path) -> list[Finding]:
+    """The indices of the configuration that is named, or of what `coreplane up` started; nothing for a file of SQLite."""
+    running = upfile.alive(data) if config_file is None else None
+    config = configuration.load(
+        config_file, {} if running is None else {"data_dir": str(data), "projection": running.projection}
+    )
+    if not elasticsearch_address.is_elasticsearch(config.projection.url):
+        return []
+    try:
+        complaint = asyncio.run(examine_projection(config))
+    except (StoreUnavailable, ValueError) as exc:
+        return [Finding("indices", BAD, str(exc), findings.PART_ADVICE["indices"])]
+    return [findings.of_indices(config.projection.url, complaint)]
 
 
 def _show(found: list[Finding]) -> None:

@@ -16,6 +16,8 @@ from schemas.names import parse_timestamp, timestamp
 
 Json = dict[str, Any]
 
+BEHIND_S = 60.0
+"""The projection is usually two seconds behind at most."""
 GOOD = "good"
 BAD = "bad"
 WARNED = "warned"
@@ -25,6 +27,7 @@ PART_ADVICE = {
     "log": "look for disk space and permissions of the data directory; nothing is accepted until it can be written",
     "topics": "start the brokers, or correct log.url; a log that is refused says itself what mends it",
     "projection": "it catches up by itself; if it doesn't: stop the daemon, `coreplane doctor --rebuild-projection`",
+    "indices": "start Elasticsearch, or correct projection.url, username and password; nothing is lost meanwhile",
     "replica": "it is still reading the log; wait, then look again",
 }
 REASON_ADVICE = {
@@ -68,6 +71,22 @@ def of_topics(url: str, faults: Sequence[Fault]) -> Iterator[Finding]:
         yield Finding("topics", GOOD, f"as they should be at {url}")
     for fault in faults:
         yield Finding(f"topic {fault.topic}", BAD if fault.refused else GOOD, fault.message, fault.mend)
+
+
+def of_indices(url: str, complaint: str | None) -> Finding:
+    """The indices of a projection in Elasticsearch."""
+    if complaint is None:
+        return Finding("indices", GOOD, f"as they should be at {url}")
+    return Finding(
+        "indices", BAD, complaint, "`coreplane project --rebuild` makes new ones, while the old ones are used"
+    )
+
+
+def of_projection(lag: Json | None) -> Iterator[Finding]:
+    """How far the searchable copy is behind, by /v1/status."""
+    if lag is not None and lag["seconds"] > BEHIND_S:
+        message = f"{lag['records']} records and {lag['seconds']:.0f} s behind"
+        yield Finding("lag", BAD, message, "wait, or have more replicas (or `coreplane project`) share the work")
 
 
 def of_targets(report: Json) -> Iterator[Finding]:

@@ -44,6 +44,7 @@ VERBS: Final = (
     Verb(DAEMON, "up", "up", "up"),
     Verb(DAEMON, "down", "down", "down"),
     Verb(DAEMON, "serve", "serving", "serve"),
+    Verb(DAEMON, "project", "projecting", "project"),
     Verb(DAEMON, "status", "daemon_status", "status"),
     Verb(DAEMON, "doctor", "doctor", "doctor"),
     Verb(SETTINGS, "plan", "planning", "plan"),

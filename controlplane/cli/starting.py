@@ -6,10 +6,10 @@ import errno
 from typing import Final
 
 from controlplane.api.auth import check_binding
-from controlplane.app import projection_path
 from controlplane.cli.failure import Failure
 from controlplane.config import Config
 from controlplane.log.ports import LogCorrupt, LogUnavailable
+from controlplane.projection import choice
 
 TROUBLES: Final = (LogCorrupt, LogUnavailable, OSError)
 """What log, data directory and listener say before the daemon is ready. Afterwards these are bugs."""
@@ -19,7 +19,7 @@ def check(config: Config) -> None:
     """Failure for a configuration that no daemon starts with."""
     try:
         check_binding(config)
-        projection_path(config)
+        choice.check(config)
     except ValueError as exc:
         raise Failure(str(exc), hint="change the configuration file, or the options of the command") from exc
 

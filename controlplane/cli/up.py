@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +30,8 @@ from controlplane.cli.steps import Steps
 from controlplane.client.errors import ClientError
 from controlplane.client.http import CoreplaneClient
 from controlplane.config import Config
-from controlplane.devstack import ports, shop
+from controlplane.devstack import elasticsearch, ports, shop
+from controlplane.devstack.elasticsearch import ELASTICSEARCH
 from controlplane.devstack.kafka import KAFKA
 from controlplane.devstack.progress import DevstackError
 from controlplane.devstack.stack import Stack
@@ -97,7 +100,9 @@ def up(
     projection: Annotated[
         str | None,
         typer.Option(
-            "--projection", metavar="URL", help="Where events are searched; without it a file beside the log."
+            "--projection",
+            metavar="URL",
+            help="http://HOST:PORT of an Elasticsearch, or `elasticsearch` to start one here; without it a file.",
         ),
     ] = None,
 ) -> None:
@@ -111,6 +116,8 @@ def up(
     $ coreplane up --detach --data /var/tmp/shop --port 8480
 
     $ coreplane up --log kafka
+
+    $ coreplane up --log kafka --projection elasticsearch
     """
     data = data.resolve()
     running = upfile.alive(data)
@@ -137,16 +144,24 @@ def up(
 async def stay_up(wishes: Wishes) -> None:
     """Everything, until cancelled or until the daemon ends."""
     steps = Steps()
-    infrastructure = (KAFKA,) if wishes.log == KAFKA.name else ()
+    wanted = ((KAFKA, wishes.log), (ELASTICSEARCH, wishes.projection))
+    infrastructure = [backend for backend, wish in wanted if wish == backend.name]
     async with Stack(wishes.data, wishes.services, steps, infrastructure=infrastructure) as stack:
-        config = _config(wishes, stack.url(KAFKA.name) if infrastructure else wishes.log)
+        log_url = stack.url(KAFKA.name) if KAFKA in infrastructure else wishes.log
+        projection = (
+            elasticsearch.login(stack.url(ELASTICSEARCH.name), given=stack.is_given(ELASTICSEARCH.name))
+            if ELASTICSEARCH in infrastructure
+            else {"url": wishes.projection}
+        )
+        config = _config(wishes, log_url, projection)
         steps("daemon", "starting")
         async with daemon.running(config) as running:
             steps("daemon", f"ready at {running.url}", done=True)
             async with CoreplaneClient(running.url, actor=actor()) as client:
                 await _declare(client, stack, example=wishes.example)
-            upfile.write(wishes.data, upfile.this_process(running.url, stack.backends()))
-            latecomers = asyncio.create_task(_welcome(stack, running.url, wishes.data, steps), name="latecomers")
+            record = partial(_record, stack, running.url, wishes.data, projection)
+            record()
+            latecomers = asyncio.create_task(_welcome(stack, running.url, record, steps), name="latecomers")
             try:
                 await _attend(running, wishes.data)
             finally:
@@ -163,13 +178,13 @@ def _make(data: Path) -> None:
         raise Failure(msg, hint="name another one with --data") from exc
 
 
-def _config(wishes: Wishes, log_url: str | None) -> Config:
+def _config(wishes: Wishes, log_url: str | None, projection: Json) -> Config:
     port = wishes.port if wishes.port is not None else PORT if ports.is_free(PORT) else 0
     content = {
         "data_dir": str(wishes.data),
         "http": {"port": port},
         "log": {"url": log_url},
-        "projection": {"url": wishes.projection},
+        "projection": projection,
     }
     return configuration.checked(configuration.merged({}, content), "the command line")
 
@@ -200,11 +215,16 @@ async def _declare(client: CoreplaneClient, stack: Stack, *, example: bool) -> N
         await applying.declare(client, mine, reason="the example of coreplane up")
 
 
-async def _welcome(stack: Stack, url: str, data: Path, steps: Steps) -> None:
+def _record(stack: Stack, url: str, data: Path, projection: Json) -> None:
+    """By what the other verbs find us."""
+    upfile.write(data, upfile.this_process(url, stack.backends(), projection))
+
+
+async def _welcome(stack: Stack, url: str, record: Callable[[], None], steps: Steps) -> None:
     """Declare the target of each backend that comes later again once it is there, and have it looked at now."""
     async with CoreplaneClient(url, actor=actor()) as client:
         async for name in stack.arrivals():
-            upfile.write(data, upfile.this_process(url, stack.backends()))
+            record()
             try:
                 await client.apply(stack.targets(), reason=f"coreplane up: {name} is there")
                 for target in stack.targets_of(name):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -30,11 +31,15 @@ class Running:
     started_at: float
     url: str
     backends: tuple[dict[str, Any], ...] = ()
+    projection: dict[str, Any] = field(default_factory=dict)
+    """As the daemon's configuration has it, where that isn't the default."""
 
 
-def this_process(url: str, backends: Sequence[dict[str, Any]]) -> Running:
+def this_process(
+    url: str, backends: Sequence[dict[str, Any]], projection: Mapping[str, Any] = MappingProxyType({})
+) -> Running:
     """What to record about ourselves."""
-    return Running(os.getpid(), psutil.Process().create_time(), url, tuple(backends))
+    return Running(os.getpid(), psutil.Process().create_time(), url, tuple(backends), dict(projection))
 
 
 def write(data_dir: Path, running: Running) -> None:
@@ -55,10 +60,11 @@ def read(data_dir: Path) -> Running | None:
     path = data_dir / NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Running(content["pid"], content["started_at"], content["url"], tuple(content.get("backends", ())))
+        more = (tuple(content.get("backends", ())), content.get("projection", {}))
+        return Running(content["pid"], content["started_at"], content["url"], *more)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         msg = f"can't make sense of {path}: {exc}"
         raise Failure(msg, hint="remove it if no coreplane runs there") from exc
 

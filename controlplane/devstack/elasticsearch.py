@@ -98,17 +98,25 @@ def credentials(place: Place) -> tuple[str, str]:
     return ADMIN, secrets.ensure(place.data_dir, ADMIN_SECRET)
 
 
-def target(url: str) -> dict[str, Any]:
-    """Log in as the administrator."""
-    return {"url": url, "username": ADMIN, "password": secrets.reference(ADMIN_SECRET)}
-
-
-def given_target(url: str) -> dict[str, Any]:
-    """Log in as `COREPLANE_ELASTICSEARCH_USERNAME` (or `elastic`) if `COREPLANE_ELASTICSEARCH_PASSWORD` is set."""
+def login(url: str, *, given: bool) -> dict[str, Any]:
+    """URL, name and reference of the password: of ours, or of one that a person names: `COREPLANE_ELASTICSEARCH_USERNAME`
+    (or `elastic`) if `COREPLANE_ELASTICSEARCH_PASSWORD` is set."""
+    if not given:
+        return {"url": url, "username": ADMIN, "password": secrets.reference(ADMIN_SECRET)}
     if "COREPLANE_ELASTICSEARCH_PASSWORD" not in os.environ:
         return {"url": url}
     username = os.environ.get("COREPLANE_ELASTICSEARCH_USERNAME", "elastic")
     return {"url": url, "username": username, "password": {"from_env": "COREPLANE_ELASTICSEARCH_PASSWORD"}}
+
+
+def target(url: str) -> dict[str, Any]:
+    """Log in as the administrator."""
+    return login(url, given=False)
+
+
+def given_target(url: str) -> dict[str, Any]:
+    """See `login`."""
+    return login(url, given=True)
 
 
 def _hashed(password: str) -> str:

@@ -126,6 +126,10 @@ class Stack:
         """Where a backend is, or will be."""
         return self._given.get(name) or (self._servers[name].url if name in self._servers else self._expected[name])
 
+    def is_given(self, name: str) -> bool:
+        """Whether somebody else runs it."""
+        return name in self._given
+
     async def arrivals(self) -> AsyncIterator[str]:
         """Names of the backends that come later, as they come; without an end."""
         while True:

@@ -6,6 +6,7 @@
     kafka_settings   the port of the settings log
     kafka_journal    the port of the journal                  kafka_shard     its writer: transactions under a fence
     kafka_group      the replicas, and who is to own what
+    kafka_groups     readers in groups of their own: positions, dead letters
 
 Acknowledged means taken by all replicas that are in sync (`acks=all`, `min.insync.replicas`). A broker doesn't fsync before
 it acknowledges: with one broker a power cut can lose what was acknowledged, with three only if it hits them all.
@@ -21,6 +22,7 @@ from controlplane.log import kafka_admin, kafka_clients
 from controlplane.log.kafka_address import Address, parse
 from controlplane.log.kafka_clients import Clients
 from controlplane.log.kafka_group import KafkaMembership
+from controlplane.log.kafka_groups import KafkaGroups
 from controlplane.log.kafka_journal import KafkaJournal
 from controlplane.log.kafka_reading import Health
 from controlplane.log.kafka_settings import SEND_S, KafkaSettingsLog
@@ -40,6 +42,7 @@ class KafkaLog:
         self.settings = KafkaSettingsLog(self._clients, address.topic(SETTINGS), self._health, send_timeout_s)
         self.journal = KafkaJournal(self._clients, shards, self._health, commit_timeout_s)
         self.membership = KafkaMembership(self._clients, address.topic(EVENTS))
+        self.groups = KafkaGroups(self._clients, shards)
         self._closing: asyncio.Task[None] | None = None
         self._afterwards: list[Callable[[], None]] = []
 
@@ -65,7 +68,9 @@ class KafkaLog:
 
     async def _close(self) -> None:
         try:
-            await asyncio.gather(self.settings.close(), self.journal.close(), self.membership.close())
+            await asyncio.gather(
+                self.settings.close(), self.journal.close(), self.membership.close(), self.groups.close()
+            )
             await self._clients.ended()
         finally:
             for call in self._afterwards:

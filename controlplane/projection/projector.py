@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final, NamedTuple
@@ -87,6 +87,7 @@ class Projector:
         self.degraded: str | None = None
         """Why the projection can't go on for now, for people; None while all is well."""
         self._journal = journal
+        self._beyond = Behind(journal)
         self._store = store
         self._metrics = metrics
         self._retention = retention
@@ -129,7 +130,7 @@ class Projector:
     async def _begin(self) -> None:
         """Where to go on, given what the store has and what the journal still has."""
         async with asyncio.timeout(self._pace.journal_timeout_s):
-            starts, ends = await _starts(self._journal), await _ends(self._journal)
+            starts, ends = await _starts(self._journal), await ends_of(self._journal)
         stored = await self._store.positions()
         beyond = [place for place, position in stored.items() if position > ends.get(place, position)]
         if beyond:
@@ -226,27 +227,53 @@ class Projector:
             self._well()
 
     async def _behind(self) -> int:
-        behind = 0
-        for place, end in (await _ends(self._journal)).items():
-            position = self._positions.get(place, 0)
-            if position < end and await self._journal.read(place, position, 1):
-                behind += end - position
-        return behind
+        return await self._beyond.count(self._positions)
 
     async def _trim_regularly(self) -> None:
         while True:
-            try:
-                now = self._now()
-                gone = await self._store.trim(
-                    now - self._retention.events_days * DAY_S, now - self._retention.metrics_days * DAY_S
-                )
-                if any(gone):
-                    _log.info("projection trimmed", events=gone.events, metrics=gone.metrics)
-            except StoreDamaged:
-                raise
-            except StoreUnavailable as exc:
-                _log.warning("projection not trimmed", error=str(exc))
+            await trim(self._store, self._retention, self._now())
             await asyncio.sleep(self._pace.trim_s)
+
+
+class Behind:
+    """How much of a journal stands beyond some positions. Offsets without a record don't count.
+
+    What was found to hold no record is remembered: on Kafka each such question takes half a second, and a commit leaves a
+    marker at the end of a shard where nothing may follow for days.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._empty: dict[Place, tuple[int, int]] = {}
+
+    async def count(self, positions: Mapping[Place, int], ends: Mapping[Place, int] | None = None) -> int:
+        """Records of the projected streams up to the ends (None: those of now)."""
+        there = await ends_of(self._journal) if ends is None else ends
+        spans = {place: (positions.get(place, 0), end) for place, end in there.items()}
+        return sum(
+            await asyncio.gather(*(self._of(place, *span) for place, span in spans.items() if span[0] < span[1]))
+        )
+
+    async def _of(self, place: Place, position: int, end: int) -> int:
+        if self._empty.get(place) == (position, end):
+            return 0
+        found = await self._journal.read(place, position, 1)
+        if found and found[0].offset < end:
+            return end - position
+        self._empty[place] = position, end
+        return 0
+
+
+async def trim(store: Store, retention: Retention, now: float) -> None:
+    """Let the store forget what is older. An outage is only told; raises `StoreDamaged`."""
+    try:
+        gone = await store.trim(now - retention.events_days * DAY_S, now - retention.metrics_days * DAY_S)
+        if any(gone):
+            _log.info("projection trimmed", events=gone.events, metrics=gone.metrics)
+    except StoreDamaged:
+        raise
+    except StoreUnavailable as exc:
+        _log.warning("projection not trimmed", error=str(exc))
 
 
 async def rebuild(
@@ -257,7 +284,7 @@ async def rebuild(
     `progress` is told the number of records so far after each batch.
     """
     await store.reset()
-    starts, ends = await _starts(journal), await _ends(journal)
+    starts, ends = await _starts(journal), await ends_of(journal)
     records = dead = 0
     for place, start in starts.items():
         position = start
@@ -295,7 +322,7 @@ async def _starts(journal: Journal) -> dict[Place, int]:
     return {Place(stream, shard): kept[stream].get(shard, 0) for stream in STREAMS for shard in range(journal.shards)}
 
 
-async def _ends(journal: Journal) -> dict[Place, int]:
+async def ends_of(journal: Journal) -> dict[Place, int]:
     """One past the last offset of every place that is projected."""
     ends = {stream: await journal.end_offsets(stream) for stream in STREAMS}
     return {Place(stream, shard): ends[stream].get(shard, 0) for stream in STREAMS for shard in range(journal.shards)}

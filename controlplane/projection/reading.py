@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.projection import selection
+from controlplane.projection.answers import series_item, too_many_points, too_many_series
 from controlplane.projection.documents import rfc3339
 from controlplane.projection.queries import (
     MOST_POINTS,
@@ -70,16 +70,17 @@ def series(connection: sqlite3.Connection, wanted: MetricFilter) -> Page:
     interval_us = micros(wanted.interval_s or 0)
     matching = _matching(connection, wanted)
     if len(matching) > MOST_SERIES:
-        raise _too_many(f"{len(matching)} series; at most {MOST_SERIES} are answered: name a metric_type or tags")
+        raise too_many_series(len(matching))
     items: list[dict[str, Any]] = []
     left = MOST_POINTS
     for one in matching:
         rows = connection.execute(*selection.slots(wanted, one.series, interval_us, left + 1)).fetchall()
         left -= len(rows)
         if left < 0:
-            raise _too_many(f"more than {MOST_POINTS} points: ask for a longer interval or a shorter time")
+            raise too_many_points()
         if rows:
-            items.append(_series_item(one, wanted, [(row[0] * interval_us, row[1]) for row in rows]))
+            named = (one.service_name, one.metric_type, one.tags)
+            items.append(series_item(named, wanted, [(row[0] * interval_us, row[1]) for row in rows]))
     return Page(items, None)
 
 
@@ -184,18 +185,3 @@ def _metric(point: _Point) -> dict[str, Any]:
         "tenant": point.series.tenant,
     }
     return metric if point.extra is None else {**metric, **json.loads(point.extra)}
-
-
-def _series_item(one: _Series, wanted: MetricFilter, values: Sequence[tuple[int, float]]) -> dict[str, Any]:
-    return {
-        "service_name": one.service_name,
-        "metric_type": one.metric_type,
-        "tags": one.tags,
-        "aggregate": str(wanted.aggregate),
-        "interval_s": wanted.interval_s,
-        "points": [{"timestamp": rfc3339(at_us), "value": value} for at_us, value in values],
-    }
-
-
-def _too_many(message: str) -> Refused:
-    return Refused(Reason.MALFORMED, message, [Fault("/interval", message)])

@@ -123,6 +123,15 @@ TABLE: Final = (
     Row("coreplane_projection_retries_total", "counter", "Attempts that failed because of the store or the journal"),
     Row("coreplane_projection_rebuilds_total", "counter", "Times the projection was begun anew"),
     Row("coreplane_projection_degraded", "gauge", "1 while the projection can't go on"),
+    Row(
+        "coreplane_projection_stalls_total", "counter", "Times the reader stood still without a reason and was replaced"
+    ),
+    Row(
+        "coreplane_projection_rebalances_total",
+        "counter",
+        "Times the partitions were shared out anew among the readers",
+    ),
+    Row("coreplane_projection_last_write_seconds", "gauge", "When the store took documents last, Unix time"),
     # HTTP
     Row("coreplane_http_requests_total", "counter", "HTTP requests answered", ("route", "method", "status")),
     Row("coreplane_http_request_seconds", "histogram", "Duration of an HTTP request", ("route",)),
@@ -289,6 +298,18 @@ class Metrics:
     def projection_rebuilt(self) -> None:
         """The projection was begun anew."""
         self._rows["coreplane_projection_rebuilds_total"].inc()
+
+    def projection_stalled(self) -> None:
+        """The reader stood still without a reason."""
+        self._rows["coreplane_projection_stalls_total"].inc()
+
+    def projection_rebalanced(self, times: int) -> None:
+        """Partitions were shared out anew."""
+        self._rows["coreplane_projection_rebalances_total"].inc(times)
+
+    def projection_wrote(self, at: float) -> None:
+        """The store took documents."""
+        self._rows["coreplane_projection_last_write_seconds"].set(at)
 
     def projection_degraded(self, *, degraded: bool) -> None:
         """The projection can't go on for now, or goes on again."""

@@ -15,17 +15,19 @@ from controlplane.log.ports import Entry, Place, Stream
 from controlplane.projection.documents import Batch, DeadLetter, documents
 from controlplane.projection.ports import StoreUnavailable
 from controlplane.projection.queries import Aggregate, EventFilter, MetricFilter
-from controlplane.projection.sqlite import SqliteStore
 from schemas.names import timestamp
+from tests.contract.projection_stores import elasticsearch_stores, sqlite_stores
 
-STORES = {"sqlite": lambda directory: SqliteStore(directory / "projection.db")}
+STORES = {"sqlite": sqlite_stores, "elasticsearch": elasticsearch_stores}
+"""Each is given the test's request and gives a function that opens its store, and opens it again."""
 T0 = 1_767_225_600.0
 """2026-01-01, a multiple of every interval used here."""
 
 
-@pytest.fixture(params=sorted(STORES))
-def new_store(request, tmp_path):
-    return lambda: STORES[request.param](tmp_path)
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.timeout(900)) for name in sorted(STORES)])
+def new_store(request):
+    """The time is for a server that is downloaded and started for the first test."""
+    return STORES[request.param](request)
 
 
 @pytest.fixture

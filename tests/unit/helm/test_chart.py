@@ -103,7 +103,7 @@ def test_every_value_has_a_default_that_documents_it() -> None:
 def test_the_configuration_in_the_values_is_the_daemons_without_what_the_chart_decides() -> None:
     daemons = Config.model_json_schema()
     models = {"Config": daemons, **daemons.pop("$defs")}
-    del models["ProjectionConfig"], models["TlsConfig"]
+    del models["ProjectionConfig"], models["SecretRef"], models["TlsConfig"]
     expected = {name: bare(model) for name, model in models.items()}
     for name, fields in OWNED.items():
         for field in fields:

@@ -1,0 +1,335 @@
+"""Faust follows a real journal on Kafka into a real Elasticsearch, through everything that can happen to either."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import msgpack
+import pytest
+import yaml
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from controlplane.devstack.elasticsearch import credentials
+from controlplane.log import codec
+from controlplane.log.kafka import KafkaLog, open_kafka
+from controlplane.log.ports import Commit, Outgoing, Place, Stream
+from controlplane.projection import faust_projector
+from controlplane.projection.elasticsearch import ElasticsearchStore
+from controlplane.projection.elasticsearch_address import Address
+from controlplane.projection.faust_projector import FaustProjector, group_of
+from controlplane.projection.ports import StoreUnavailable
+from controlplane.projection.projector import Pace, Retention
+from controlplane.projection.queries import EventFilter, MetricFilter
+from controlplane.projection.rebuilding import rebuild_beside
+from controlplane.telemetry.metrics import Metrics
+from schemas.names import event_id, timestamp
+from tests.contract.projection_stores import elasticsearch_store, forget
+from tests.servers import SharedServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+SHARDS = 4
+PACE = Pace(retry_initial_s=0.05, retry_cap_s=0.5, watch_s=0.2)
+FOR_EVER = Retention(100_000, 100_000)
+BEGUN = int(time.time()) - 7200
+"""Of late, so that no retention takes it."""
+
+
+@pytest.fixture
+def address(elasticsearch_server: SharedServer) -> Iterator[Address]:
+    address = Address(elasticsearch_server.url, f"test-{uuid.uuid4().hex[:12]}")
+    yield address
+    forget(elasticsearch_server, address)
+
+
+@pytest.fixture
+async def store(elasticsearch_server: SharedServer, address: Address) -> AsyncIterator[ElasticsearchStore]:
+    store = elasticsearch_store(elasticsearch_server, address)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def log(kafka_broker: SharedServer) -> AsyncIterator[KafkaLog]:
+    log = await open_kafka(f"{kafka_broker.url}?prefix=test-{uuid.uuid4().hex[:12]}", shards=SHARDS)
+    yield log
+    await log.close()
+
+
+@contextlib.asynccontextmanager
+async def projecting(log: KafkaLog, store: ElasticsearchStore) -> AsyncIterator[FaustProjector]:
+    projector = FaustProjector(log, store, Metrics(), retention=FOR_EVER, pace=PACE)
+    task = asyncio.create_task(projector.run())
+    try:
+        yield projector
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    assert task.cancelled(), task.exception()
+
+
+async def until(condition: Callable[[], Awaitable[object]], what: str, within_s: float = 300) -> None:
+    try:
+        async with asyncio.timeout(within_s):
+            while not await condition():
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        pytest.fail(f"not within {within_s:g} s: {what}")
+
+
+def event(number: int, **fields) -> dict:
+    return {
+        "id": event_id("faust", number),
+        "event_type": "Converged",
+        "timestamp": timestamp(BEGUN + number / 100),
+        "service_name": "cache",
+        "details": {"number": number, "words": f"word{number % 97}"},
+        "status": "info",
+        "tenant": "acme",
+        "setting": "acme/cache.redis_user/app",
+        **fields,
+    }
+
+
+def metric(number: int) -> dict:
+    return {
+        "id": event_id("faust-metric", number),
+        "metric_type": "keys",
+        "timestamp": timestamp(BEGUN + number),
+        "service_name": "cache",
+        "value": float(number),
+        "tags": {"target": "main"},
+        "tenant": "acme",
+    }
+
+
+def outgoing(record: dict | bytes) -> Outgoing:
+    data = record if isinstance(record, bytes) else codec.encode(record)
+    return Outgoing("acme/cache.redis_user/app", data, {"type": "x"})
+
+
+async def commit(log: KafkaLog, *events: dict | bytes, metrics: tuple[dict, ...] = (), shard: int = 0) -> None:
+    writer = await log.journal.open_shard(shard)
+    await writer.commit(Commit(events=[*map(outgoing, events)], metrics=[*map(outgoing, metrics)]))
+    await writer.close()
+
+
+async def numbers(store: ElasticsearchStore) -> list[int]:
+    """Of all events that are found, however many."""
+    found, cursor = [], None
+    while True:
+        page = await store.events(EventFilter("acme", limit=1000, cursor=cursor))
+        found += [item["details"]["number"] for item in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+async def shows(store: ElasticsearchStore, *expected: int) -> None:
+    async def same() -> bool:
+        with contextlib.suppress(StoreUnavailable):
+            return sorted(await numbers(store)) == sorted(expected)
+        return False
+
+    await until(same, f"{len(expected)} events are found, each once")
+
+
+async def test_what_is_committed_is_found_and_lag_goes_back_to_nothing(log: KafkaLog, store: ElasticsearchStore):
+    await commit(log, event(1), metrics=(metric(1),))
+    async with projecting(log, store) as projector:
+        await shows(store, 1)
+        await commit(log, event(2), shard=3)
+        await commit(log, event(3))
+        await shows(store, 1, 2, 3)
+        assert len((await store.metrics(MetricFilter("acme"))).items) == 1
+
+        async def committed() -> bool:
+            return projector.position.get(Place(Stream.EVENTS, 0), 0) >= 3 and projector.lag.records == 0
+
+        await until(committed, "the group has committed what it projected")
+        assert projector.degraded is None
+
+
+async def test_what_was_never_committed_is_never_found(log: KafkaLog, store: ElasticsearchStore):
+    producer = AIOKafkaProducer(bootstrap_servers=list(log.address.servers), transactional_id=str(uuid.uuid4()))
+    await producer.start()
+    await producer.begin_transaction()
+    await producer.send_and_wait(log.address.topic("events"), codec.encode(event(666)), b"k", partition=0)
+    async with projecting(log, store):
+        await commit(log, event(1), shard=1)
+        await shows(store, 1)
+        await producer.abort_transaction()
+        await producer.stop()
+        await commit(log, event(2))
+        await shows(store, 1, 2)
+
+
+async def test_poison_is_put_aside_where_all_can_see_it_and_the_rest_goes_on(log: KafkaLog, store: ElasticsearchStore):
+    refused = event(2, setting="x" * 40_000)
+    await commit(log, event(1), b"\xc1 not msgpack", refused, event(3, details={"number": "no number"}), event(4))
+    async with projecting(log, store) as projector:
+
+        async def both() -> bool:
+            return len(await store.dead_letters()) == 2
+
+        await until(both, "both dead letters are noted")
+        await until(lambda: lag_gone(projector), "the rest is projected")
+    assert sorted(map(str, await numbers(store))) == ["1", "4", "no number"]
+    letters = sorted(await store.dead_letters(), key=lambda letter: letter["offset"])
+    assert [letter["offset"] for letter in letters] == [1, 2]
+    assert "refused by the store" in letters[1]["reason"]
+    consumer = AIOKafkaConsumer(
+        log.address.topic("deadletters"), bootstrap_servers=list(log.address.servers), auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    records = [await consumer.getone() for _ in range(2)]
+    await consumer.stop()
+    told = [msgpack.unpackb(record.value) for record in records]
+    assert {one["offset"]: one["data"] for one in told} == {1: b"\xc1 not msgpack", 2: codec.encode(refused)}
+
+
+async def lag_gone(projector: FaustProjector) -> bool:
+    return projector.lag.records == 0 and bool(projector.position)
+
+
+async def test_an_outage_of_the_store_loses_nothing_also_when_the_projector_ends_in_it(
+    log: KafkaLog, store: ElasticsearchStore, elasticsearch_server: SharedServer
+):
+    await commit(log, event(0))
+    group = group_of(log, await store.generations.identity((await store.generations.current()).generation))
+    async with projecting(log, store) as projector:
+        await shows(store, 0)
+        await until(lambda: lag_gone(projector), "the first event is committed")
+        await elasticsearch_server.stop()
+        try:
+            for shard in range(SHARDS):
+                await commit(log, *(event(1 + shard * 50 + n) for n in range(50)), shard=shard)
+
+            async def degraded() -> bool:
+                return projector.degraded is not None
+
+            await until(degraded, "the outage is noticed")
+            before = await log.groups.committed(group)
+        except BaseException:
+            await elasticsearch_server.start()
+            raise
+    try:
+        assert await log.groups.committed(group) == before, "nothing is acknowledged that isn't stored"
+    finally:
+        await elasticsearch_server.start()
+    async with projecting(log, store) as projector:
+        await shows(store, *range(1 + SHARDS * 50))
+        await until(lambda: lag_gone(projector), "all is committed")
+
+
+@contextlib.asynccontextmanager
+async def project_process(log: KafkaLog, store_config: dict, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`coreplane project`, killed at the end."""
+    config = folder / "coreplane.yaml"
+    log_config = {"url": str(log.address), "shards": SHARDS}
+    config.write_text(yaml.safe_dump({"data_dir": str(folder), "log": log_config, "projection": store_config}))
+    with (folder / "project.log").open("ab") as sink:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "controlplane", "project", "--config", str(config), stdout=sink, stderr=sink
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_a_projector_that_is_killed_again_and_again_loses_nothing_and_writes_nothing_twice(
+    log: KafkaLog, store: ElasticsearchStore, elasticsearch_server: SharedServer, address: Address, tmp_path: Path
+):
+    (tmp_path / "password").write_text(credentials(elasticsearch_server.place)[1])
+    url = f"{address.url}?prefix={address.prefix}"
+    config = {"url": url, "username": "coreplane", "password": {"from_file": "password"}, "member": "one"}
+    total = 0
+    for begun in range(3):
+        async with project_process(log, config, tmp_path) as process:
+            seen = len(await numbers(store))
+            for shard in range(SHARDS):
+                await commit(log, *(event(total + n) for n in range(1500)), shard=shard)
+                total += 1500
+
+            async def some(seen: int = seen) -> bool:
+                assert process.returncode is None, (tmp_path / "project.log").read_text()[-3000:]
+                with contextlib.suppress(StoreUnavailable):
+                    return len(await numbers(store)) > seen
+                return False
+
+            await until(some, f"the projector of round {begun} writes")
+    async with project_process(log, config, tmp_path) as process:
+        await shows(store, *range(total))
+        process.terminate()
+        assert await process.wait() == 0, (tmp_path / "project.log").read_text()[-3000:]
+
+
+async def test_a_rebuild_beside_the_writing_loses_nothing_and_is_never_seen_half(
+    log: KafkaLog, store: ElasticsearchStore, elasticsearch_server: SharedServer, address: Address
+):
+    def opened(generation: int | None) -> ElasticsearchStore:
+        return elasticsearch_store(elasticsearch_server, address, generation=generation)
+
+    await commit(log, *(event(n) for n in range(3000)))
+    async with projecting(log, store):
+        await shows(store, *range(3000))
+        rebuilding = asyncio.create_task(rebuild_beside(log, opened, retention=FOR_EVER, pace=PACE))
+        counts = []
+        number = 3000
+        while not rebuilding.done():
+            await commit(log, *(event(number + n) for n in range(20)), shard=number % SHARDS)
+            number += 20
+            counts.append(len(await numbers(store)))
+        assert await rebuilding == 2
+        assert min(counts) >= 3000
+        assert await store.generations.live() == 2
+        await shows(store, *range(number))
+        await commit(log, event(number))
+        await shows(store, *range(number + 1))
+        assert set((await store.generations.there()).values()) == {2}
+
+
+async def test_a_reader_that_stands_still_without_a_reason_is_replaced(
+    log: KafkaLog, store: ElasticsearchStore, monkeypatch: pytest.MonkeyPatch
+):
+    """As Faust does after an exception in its agent: the process lives, and the group commits nothing more."""
+    apps = []
+
+    class FirstOneDeaf(faust_projector.FaustApp):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.deaf = not apps
+            apps.append(self)
+
+        async def _project(self, stream):
+            if self.deaf:
+                async for _ in stream.noack_take(1, within=0.1):
+                    await asyncio.Event().wait()
+            await super()._project(stream)
+
+    monkeypatch.setattr(faust_projector, "FaustApp", FirstOneDeaf)
+    monkeypatch.setattr(faust_projector, "STALLED_S", 5.0)
+    await commit(log, event(1))
+    async with projecting(log, store):
+        await shows(store, 1)
+    assert len(apps) > 1
+
+
+async def test_two_share_the_work_and_one_goes_on_alone(log: KafkaLog, store: ElasticsearchStore):
+    async with projecting(log, store):
+        async with projecting(log, store):
+            for shard in range(SHARDS):
+                await commit(log, event(shard), shard=shard)
+            await shows(store, *range(SHARDS))
+        for shard in range(SHARDS):
+            await commit(log, event(10 + shard), shard=shard)
+        await shows(store, *range(SHARDS), *range(10, 10 + SHARDS))
