@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,8 @@ class Plan:
     seed: int
     faults: Sequence[str]
     command: Sequence[str] = ("-m", "controlplane", "serve", "--config")
+    converges: bool = True
+    """Not with a broken fence: then the evidence is taken as it is."""
 
 
 async def run(plan: Plan, directory: Path, broker: SharedServer, redis_url: str) -> Evidence:
@@ -70,12 +73,14 @@ async def _run(plan: Plan, world: Cluster, prefix: str, redis_url: str) -> Evide
     ]
     try:
         await _with_clients(world, history, plan.faults)
-        await _converged(world)
+        if plan.converges:
+            await _converged(world)
         users = await _users(redis_url)
-        restarted_at = time.time()
-        for replica in world.replicas:
-            await replica.restart()
-        await _converged(world)
+        restarted_at = time.time() if plan.converges else math.inf
+        if plan.converges:
+            for replica in world.replicas:
+                await replica.restart()
+            await _converged(world)
         replicas = [await _settings(replica) for replica in world.replicas]
         servers = world.broker.url.removeprefix("kafka://")
         topics = await asyncio.to_thread(fault_checker.read_topics, servers, prefix)

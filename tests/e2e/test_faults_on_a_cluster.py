@@ -52,9 +52,10 @@ async def test_under_faults_every_law_holds(plan: Plan, tmp_path: Path, kafka_br
 async def test_the_checker_notices_when_the_fence_is_broken(
     tmp_path: Path, kafka_broker: SharedServer, redis_server: Any
 ):
-    plan = Plan(FIRST, ("owner_stood_still", "owner_stood_still"), UNFENCED)
+    plan = Plan(FIRST, ("owner_stood_still", "owner_stood_still"), UNFENCED, converges=False)
     found = await run(plan, tmp_path, kafka_broker, redis_server.url)
     print(summary(plan, found))
     broken = violations(found)
     print("\n".join(broken[:5]))
-    assert any(line.startswith("P5") for line in broken)
+    # What the cluster was still at when the evidence was taken has no end, which says nothing of the fence.
+    assert [line for line in broken if line.startswith("P5") and "never ended" not in line]
