@@ -40,7 +40,8 @@ def events(wanted: EventFilter, limit: int) -> Json:
         "status": wanted.status,
         "setting": wanted.setting,
     }
-    conditions = [*_terms(terms), *_range("at_us", _us(wanted.since), _us(wanted.until)), *words(wanted.text)]
+    times = _range("at_us", _us(wanted.since), _us(wanted.until))
+    conditions = [*_terms(terms), *_services(wanted.services), *times, *words(wanted.text)]
     return _page(conditions, wanted.cursor, limit)
 
 
@@ -104,6 +105,7 @@ def _of_metrics(wanted: MetricFilter) -> list[Json]:
     bounds = {name: bound for name, bound in values.items() if bound is not None}
     return [
         *_terms(terms),
+        *_services(wanted.services),
         *labels,
         *_range("at_us", _us(wanted.since), _us(wanted.until)),
         *([{"range": {"value": bounds}}] if bounds else []),
@@ -136,6 +138,11 @@ def _all(conditions: Sequence[Json]) -> Json:
 
 def _terms(wanted: Mapping[str, str | None]) -> list[Json]:
     return [{"term": {name: value}} for name, value in wanted.items() if value is not None]
+
+
+def _services(allowed: frozenset[str] | None) -> list[Json]:
+    """None: all of them; an empty set: none, and nothing is found."""
+    return [] if allowed is None else [{"terms": {"service_name": sorted(allowed)}}]
 
 
 def _range(name: str, since: int | None, until: int | None) -> list[Json]:
