@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from controlplane.devstack.elasticsearch import credentials
-from reconcilers.contract import Connection, ExternalId, Kind, Outcome, Plan, Result
+from reconcilers.contract import Connection, ExternalId, Kind, Outcome, Plan, Result, TransientError
 from reconcilers.registry import SERVICES
 from reconcilers.search.backend import connect
 from reconcilers.search.suggesters import request_of, suggestions_of
@@ -83,10 +83,10 @@ class SearchWorld:
                     return plan
                 if not plan.steps and plan.wait_reason is None:
                     return plan
-                for outcome in await self.take(plan):
-                    if outcome.error is not None and outcome.error.reason not in ("ListingLost", "TooBusy"):
-                        raise outcome.error
-                if not plan.steps:
+                errors = [outcome.error for outcome in await self.take(plan) if outcome.error is not None]
+                if any(not isinstance(error, TransientError) for error in errors):
+                    raise errors[0]
+                if errors or not plan.steps:
                     await asyncio.sleep(0.05)
 
 
