@@ -114,6 +114,8 @@ class ElasticsearchBackend:
         """Modules and plugins that every node has."""
         self.secured = False
         self._incarnation: str | None = None
+        self._state: Any = None
+        """Version of the cluster state when it was last asked for; that of the connection, so that no change slips through."""
         self.copies = Copies(wire)
         self.indices = Indices(wire, self.copies)
         self.switches = Switches(wire, self.copies)
@@ -205,6 +207,10 @@ class ElasticsearchBackend:
         login = await self.wire.call("GET", "/_security/_authenticate")
         self.secured = login.status == 200
         self._incarnation = str(about.get("cluster_uuid", ""))
+        self._state = await self._state_now()
+
+    async def _state_now(self) -> Any:
+        return await self.wire.ask("GET", "/_cluster/state/version", params={"filter_path": "version,state_uuid"})
 
     @property
     def incarnation(self) -> str | None:
@@ -286,14 +292,12 @@ class ElasticsearchBackend:
         ]
 
     async def hints(self) -> AsyncIterator[Hint]:
-        """The cluster state changed. Our own changes are among them."""
-        before: Any = None
+        """The cluster state changed since we connected. Our own changes are among them."""
         while True:
             await asyncio.sleep(POLL_S)
-            state = await self.wire.ask("GET", "/_cluster/state/version", params={"filter_path": "version,state_uuid"})
-            if before is not None and state != before:
+            before, self._state = self._state, await self._state_now()
+            if self._state != before:
                 yield Hint(None, "the cluster state changed")
-            before = state
 
     async def close(self) -> None:
         """Release connections."""

@@ -32,6 +32,14 @@ from reconcilers.search.steps import (
 from reconcilers.search.wire import Wire, done, path_of, said
 
 REINDEX: Final = "*reindex"
+UNAVAILABLE: Final = 503
+AWAY: Final = {
+    "search_phase_execution_exception",
+    "no_shard_available_action_exception",
+    "unavailable_shards_exception",
+    "node_closed_exception",
+}
+"""Errors of a copy that found some of the source or of the new generation away, as after a node's restart: it is begun anew."""
 
 
 class Copies:
@@ -106,6 +114,7 @@ class Copies:
         """Begin, or find what was begun by somebody whose word of it was lost."""
         task = await self._running(step.index)
         if task is None:
+            await feeding.checkpoints(self._wire, step.source)  # all of it can be read
             body = {
                 "conflicts": "proceed",
                 "source": {"index": step.source, "size": 1_000},
@@ -241,6 +250,8 @@ def _ended(answer: Mapping[str, Any]) -> Copy:
     response = answer.get("response", {})
     copied, total = _progress(response)
     failures = response.get("failures", [])
+    if str(answer.get("error", {}).get("type")) in AWAY or any(one.get("status") == UNAVAILABLE for one in failures):
+        return Copy("lost", copied, total)
     if failures:
         told = [f"{one.get('id', '?')}: {said(one.get('cause', one.get('reason', one)))[1]}" for one in failures[:3]]
         return Copy("failed", copied, total, f"{len(failures)} documents or more are refused: {'; '.join(told)}")

@@ -78,7 +78,11 @@ class SearchWorld:
         async with asyncio.timeout(2 * DEADLINE_S):
             while True:
                 assert time.monotonic() < until_s, (plan, self.taken[-20:])
-                plan = await self.look(setting_type, value, name)
+                try:
+                    plan = await self.look(setting_type, value, name)
+                except TransientError:
+                    await asyncio.sleep(0.05)
+                    continue
                 if until and any(step.name == until for step in plan.steps):
                     return plan
                 if not plan.steps and plan.wait_reason is None:
