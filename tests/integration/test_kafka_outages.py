@@ -15,6 +15,7 @@ from controlplane.log.ports import Commit, Fenced, Indeterminate, LogUnavailable
 from controlplane.runtime.clock import SystemClock
 from controlplane.runtime.replica import Replica
 from controlplane.telemetry.metrics import Metrics
+from tests.contract.log_suites import all_entries
 from tests.servers import SharedServer, frozen
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -123,12 +124,10 @@ async def test_no_acknowledged_record_is_lost_or_there_twice_when_the_broker_res
     assert max(Counter(kept).values()) == 1
     assert set(appended) <= set(kept)
     for shard in range(SHARDS):
-        keys, start = [], 0
-        while entries := await log.journal.read(Place(Stream.EVENTS, shard), start):
-            keys += [entry.key for entry in entries]
-            start = entries[-1].offset + 1
+        found = await all_entries(log.journal, Place(Stream.EVENTS, shard))
+        keys = [entry.key for entry in found]
         assert max(Counter(keys).values()) == 1
-        assert set(committed[shard]) <= set(keys)
+        assert set(committed[shard]) <= set(keys), [(entry.offset, entry.key) for entry in found]
         assert [key for key in keys if key in set(committed[shard])] == committed[shard]
 
 
