@@ -24,7 +24,7 @@ PREFIX_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,62}[._:/-]$"
 class Value(BaseModel):
     """Frozen, and closed to fields it doesn't know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Grant(Value):

@@ -23,7 +23,7 @@ SCRATCH_USER_PREFIX: Final = "__coreplane_scratch_"
 class Value(BaseModel):
     """Frozen, and closed to fields it doesn't know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 # --- targets -----------------------------------------------------------------------------------------------------------

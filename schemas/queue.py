@@ -29,7 +29,7 @@ from schemas.secret import SecretRef
 class Value(BaseModel):
     """Frozen, and closed to fields it doesn't know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 # --- targets -----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ Document = dict[str, Any]
 class Value(BaseModel):
     """Frozen, and closed to fields it doesn't know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 # --- names -------------------------------------------------------------------------------------------------------------
