@@ -112,7 +112,7 @@ def _examine_log(config_file: Path | None, url: str | None, data: Path) -> list[
     """The topics of the log that is named, or of the one that `coreplane up` started; nothing for one without topics."""
     if url is None and config_file is None:
         running = upfile.alive(data)
-        url = next((one["url"] for one in running.backends if one["name"] == "kafka"), None) if running else None
+        url = running.parts.get("log", {}).get("url") if running else None
     config = configuration.load(config_file, {"log": {"url": url}})
     try:
         faults = asyncio.run(examine_log(config))
@@ -125,7 +125,8 @@ def _examine_projection(config_file: Path | None, data: Path) -> list[Finding]:
     """The indices of the configuration that is named, or of what `coreplane up` started; nothing for a file of SQLite."""
     running = upfile.alive(data) if config_file is None else None
     config = configuration.load(
-        config_file, {} if running is None else {"data_dir": str(data), "projection": running.projection}
+        config_file,
+        {} if running is None else {"data_dir": str(data), "projection": running.parts.get("projection", {})},
     )
     if not elasticsearch_address.is_elasticsearch(config.projection.url):
         return []

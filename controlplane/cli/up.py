@@ -153,13 +153,14 @@ async def stay_up(wishes: Wishes) -> None:
             if ELASTICSEARCH in infrastructure
             else {"url": wishes.projection}
         )
-        config = _config(wishes, log_url, projection)
+        parts: Json = {"log": {"url": log_url}, "projection": projection}
+        config = _config(wishes, parts)
         steps("daemon", "starting")
         async with daemon.running(config) as running:
             steps("daemon", f"ready at {running.url}", done=True)
             async with CoreplaneClient(running.url, actor=actor()) as client:
                 await _declare(client, stack, example=wishes.example)
-            record = partial(_record, stack, running.url, wishes.data, projection)
+            record = partial(_record, stack, running.url, wishes.data, parts)
             record()
             latecomers = asyncio.create_task(_welcome(stack, running.url, record, steps), name="latecomers")
             try:
@@ -178,13 +179,12 @@ def _make(data: Path) -> None:
         raise Failure(msg, hint="name another one with --data") from exc
 
 
-def _config(wishes: Wishes, log_url: str | None, projection: Json) -> Config:
+def _config(wishes: Wishes, parts: Json) -> Config:
     port = wishes.port if wishes.port is not None else PORT if ports.is_free(PORT) else 0
     content = {
         "data_dir": str(wishes.data),
         "http": {"port": port},
-        "log": {"url": log_url},
-        "projection": projection,
+        **parts,
     }
     return configuration.checked(configuration.merged({}, content), "the command line")
 
@@ -215,9 +215,9 @@ async def _declare(client: CoreplaneClient, stack: Stack, *, example: bool) -> N
         await applying.declare(client, mine, reason="the example of coreplane up")
 
 
-def _record(stack: Stack, url: str, data: Path, projection: Json) -> None:
+def _record(stack: Stack, url: str, data: Path, parts: Json) -> None:
     """By what the other verbs find us."""
-    upfile.write(data, upfile.this_process(url, stack.backends(), projection))
+    upfile.write(data, upfile.this_process(url, stack.backends(), parts))
 
 
 async def _welcome(stack: Stack, url: str, record: Callable[[], None], steps: Steps) -> None:

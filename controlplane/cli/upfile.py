@@ -31,15 +31,15 @@ class Running:
     started_at: float
     url: str
     backends: tuple[dict[str, Any], ...] = ()
-    projection: dict[str, Any] = field(default_factory=dict)
-    """As the daemon's configuration has it, where that isn't the default."""
+    parts: dict[str, Any] = field(default_factory=dict)
+    """`log` and `projection`, as the daemon's configuration has them."""
 
 
 def this_process(
-    url: str, backends: Sequence[dict[str, Any]], projection: Mapping[str, Any] = MappingProxyType({})
+    url: str, backends: Sequence[dict[str, Any]], parts: Mapping[str, Any] = MappingProxyType({})
 ) -> Running:
     """What to record about ourselves."""
-    return Running(os.getpid(), psutil.Process().create_time(), url, tuple(backends), dict(projection))
+    return Running(os.getpid(), psutil.Process().create_time(), url, tuple(backends), dict(parts))
 
 
 def write(data_dir: Path, running: Running) -> None:
@@ -60,7 +60,7 @@ def read(data_dir: Path) -> Running | None:
     path = data_dir / NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        more = (tuple(content.get("backends", ())), content.get("projection", {}))
+        more = (tuple(content.get("backends", ())), content.get("parts", {}))
         return Running(content["pid"], content["started_at"], content["url"], *more)
     except FileNotFoundError:
         return None

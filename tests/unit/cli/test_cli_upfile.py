@@ -16,7 +16,7 @@ def test_a_record_of_a_running_process_is_believed(tmp_path: Path) -> None:
     ours = upfile.this_process(URL, [{"name": "redis"}])
     upfile.write(tmp_path, ours)
     assert upfile.alive(tmp_path) == ours
-    assert set(json.loads((tmp_path / "up.json").read_text())) == {"pid", "started_at", "url", "backends", "projection"}
+    assert set(json.loads((tmp_path / "up.json").read_text())) == {"pid", "started_at", "url", "backends", "parts"}
 
 
 def test_a_process_that_took_over_the_pid_is_not_ours(tmp_path: Path) -> None:
