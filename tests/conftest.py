@@ -18,7 +18,7 @@ from controlplane.devstack.minio import MINIO
 from controlplane.devstack.ports import LOOPBACK
 from controlplane.devstack.process import Server
 from controlplane.devstack.redis import REDIS
-from tests.servers import DaemonProcess, SharedServer, program_of, started
+from tests.servers import DaemonProcess, SharedServer, kafka_in, program_of, started
 
 SUITES = ("unit", "architecture", "contract", "simulation", "integration", "e2e")
 """Fast ones first: a mistake shows early."""
@@ -135,12 +135,7 @@ async def second_redis_server(
 @pytest.fixture(scope="session")
 def kafka_broker(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -> Iterator[SharedServer]:
     """One broker for the run; every test has topics under a prefix of its own. Whoever stops it starts it again."""
-    folder = tmp_path_factory.mktemp("kafka")
-
-    async def start() -> Server:
-        return await started(KAFKA, folder, await program_of(KAFKA), guardian)
-
-    server = SharedServer(start)
+    server = kafka_in(tmp_path_factory.mktemp("kafka"), guardian)
     yield server
     server.end()
 

@@ -173,6 +173,15 @@ class SharedServer:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
 
+def kafka_in(folder: Path, guardian: Guardian) -> SharedServer:
+    """A broker that keeps its data in the folder."""
+
+    async def start() -> Server:
+        return await started(kafka.KAFKA, folder, await program_of(kafka.KAFKA), guardian)
+
+    return SharedServer(start)
+
+
 @contextlib.asynccontextmanager
 async def frozen(broker: SharedServer) -> AsyncIterator[None]:
     """Inside, the broker is stopped: connections stay open, nothing is answered. Afterwards it is one of its cluster again."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from controlplane.devstack.guardian import Guardian
 from controlplane.domain.errors import Refused
 from controlplane.log.kafka import KafkaLog, open_kafka
 from controlplane.log.ports import Commit, Fenced, Indeterminate, LogUnavailable, Outgoing, Place, Stream
@@ -16,12 +17,20 @@ from controlplane.runtime.clock import SystemClock
 from controlplane.runtime.replica import Replica
 from controlplane.telemetry.metrics import Metrics
 from tests.contract.log_suites import all_entries
-from tests.servers import SharedServer, frozen
+from tests.servers import SharedServer, frozen, kafka_in
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 SHARDS = 2
 DEADLINE_S = 90.0
+
+
+@pytest.fixture(scope="module")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -> Iterator[SharedServer]:
+    """A broker of its own, to be stopped and killed: one that holds the topics of a whole run takes long to come back."""
+    server = kafka_in(tmp_path_factory.mktemp("kafka"), guardian)
+    yield server
+    server.end()
 
 
 @pytest.fixture
@@ -126,6 +135,7 @@ async def test_no_acknowledged_record_is_lost_or_there_twice_when_the_broker_res
     for shard in range(SHARDS):
         found = await all_entries(log.journal, Place(Stream.EVENTS, shard))
         keys = [entry.key for entry in found]
+        print(f"shard {shard}:", *(f"{entry.offset}={entry.key}" for entry in found))
         assert max(Counter(keys).values()) == 1
         assert set(committed[shard]) <= set(keys), [(entry.offset, entry.key) for entry in found]
         assert [key for key in keys if key in set(committed[shard])] == committed[shard]
