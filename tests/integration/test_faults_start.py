@@ -34,7 +34,7 @@ async def said(*arguments: str, code: int = 1, **environment: str) -> str:
         env={**os.environ, **environment},
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             out, err = await process.communicate()
     finally:
         if process.returncode is None:

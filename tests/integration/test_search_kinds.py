@@ -170,6 +170,8 @@ async def test_inline_synonyms_for_searching_are_changed_by_a_reopen_when_permit
         world.taken.clear()
         await world.converge(INDEX, value(["tv, radio"]), "kinds-inline")
         assert world.taken == ["ReopenIndex"]
+        started = {"wait_for_status": "green", "timeout": "30s"}  # it is open at once, its shards are a moment later
+        await world.wire.ask("GET", "/_cluster/health/kinds-inline", params=started)
         answer = await world.wire.ask("POST", "/kinds-inline/_search", {"query": {"match": {"t": "tv"}}})
         assert answer["hits"]["total"]["value"] == 1
 
