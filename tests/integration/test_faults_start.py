@@ -90,7 +90,7 @@ async def test_a_listener_for_everybody_needs_tokens(tmp_path: Path) -> None:
     ("content", "words"),
     [
         ("log: {url: 'nats://x'}", ("log.url", "sqlite:PATH")),
-        ("projection: {url: 'http://x'}", ("projection.url", "sqlite:PATH")),
+        ("projection: {url: 'ftp://x'}", ("projection.url", "sqlite:PATH")),
         ("runtime: {sweep: 3}\nhttp: {prt: 1}", ("runtime.sweep", "http.prt")),
         ("- a list", ("a configuration is a map",)),
         ("a: [", ("can't read",)),
