@@ -180,9 +180,9 @@ class S3Client:
             response = await self._answered(request)  # a read may be sent again: the connection was an old one
         try:
             if response.status >= 300:
-                told = refused(response.status, await self._read(response, request))
-                response.close()  # MinIO ends the connection after some refusals, without saying so
-                raise told
+                if response.connection is not None and response.connection.protocol is not None:
+                    response.connection.protocol.force_close()  # MinIO ends it after some refusals, without saying so
+                raise refused(response.status, await self._read(response, request))
             yield response
         finally:
             response.release()
@@ -194,7 +194,7 @@ class S3Client:
             raise Unanswered(f"{self.endpoint}: {exc}", reason="ConnectionLost") from exc
 
     async def _sent(self, request: Request) -> aiohttp.ClientResponse:
-        """Raises ServerDisconnectedError when the server ended the connection instead of answering."""
+        """Raises ServerDisconnectedError when the server ended the connection, politely or not, instead of answering."""
         url, headers = self._signed(request)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=request.timeout_s)
         if self._session.closed:
@@ -210,6 +210,8 @@ class S3Client:
         except aiohttp.ServerDisconnectedError:
             raise
         except (aiohttp.ClientError, OSError) as exc:  # TimeoutError is one
+            if isinstance(exc.__cause__, ConnectionResetError | BrokenPipeError):
+                raise aiohttp.ServerDisconnectedError(str(exc)) from exc
             raise Unanswered(f"{self.endpoint}: {exc or type(exc).__name__}", reason=_reason(exc)) from exc
 
     async def chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,6 +18,7 @@ from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.minio import MINIO
 from reconcilers.contract import Result, TerminalError, TransientError, Unreachable
 from reconcilers.storage import s3
+from reconcilers.storage.s3 import Unanswered, bucket_path
 from tests.e2e.conditions import until
 from tests.integration.cache_world import ClosedFence, DictSecrets
 from tests.integration.storage_world import BUCKET, World, fresh, world
@@ -40,12 +43,21 @@ class Between:
         """So many changes are answered by 503 SlowDown."""
         self.cut = 0
         """So many changes are passed on, and their answers lost."""
+        self.reset = 0
+        """So many reads find their connection reset."""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         changes = request.method in ("PUT", "POST", "DELETE")
         if changes and self.busy:
             self.busy -= 1
             return web.Response(status=503, text=SLOW_DOWN)
+        if not changes and self.reset:
+            self.reset -= 1
+            assert request.transport is not None
+            linger = struct.pack("ii", 1, 0)
+            request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            request.transport.abort()
+            return web.Response()
         body = await request.read()
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,
@@ -100,6 +112,18 @@ async def test_a_change_whose_answer_is_lost_is_unknown_and_the_next_look_tells(
         (lost,) = await w.declare(BUCKET, {"bucket": bucket})
         assert lost.result is Result.UNKNOWN
         assert (await w.look(BUCKET, {"bucket": bucket})).converged, "it had happened"
+
+
+async def test_a_read_whose_connection_is_reset_is_sent_once_more(minio_server: Any):
+    bucket = fresh("reset")
+    async with between(minio_server) as proxy, world(proxy) as w:
+        await w.settled(BUCKET, {"bucket": bucket})
+        proxy.reset = 1
+        await w.client.get(bucket_path(bucket), {"versioning": ""})
+        assert proxy.reset == 0
+        proxy.reset = 2
+        with pytest.raises(Unanswered, match="reset"):
+            await w.client.get(bucket_path(bucket), {"versioning": ""})
 
 
 async def test_what_may_no_longer_begin_is_not_sent(minio_server: Any):
