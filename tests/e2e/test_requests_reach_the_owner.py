@@ -80,7 +80,9 @@ async def declared(replicas: list[DaemonProcess], redis_url: str) -> dict[str, i
     return owners
 
 
-async def test_operations_imports_and_looks_reach_whoever_drives_the_target(replicas: list[DaemonProcess], redis_server: Any):
+async def test_operations_imports_and_looks_reach_whoever_drives_the_target(
+    replicas: list[DaemonProcess], redis_server: Any
+):
     owners = await declared(replicas, redis_server.url)
     async with redis_client.from_url(redis_server.url) as redis:
         for target, owner in owners.items():

@@ -30,8 +30,8 @@ from controlplane.runtime.supervisor import Supervisor
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.contract import (
     NOTHING_TOLD,
-    Affected,
     SUCCEEDED,
+    Affected,
     BackendError,
     Connection,
     Discovered,
