@@ -117,6 +117,16 @@ class Place(NamedTuple):
     shard: int
 
 
+class PutAside(NamedTuple):
+    """A record that a reader can't take: where it stands, why, and its bytes."""
+
+    place: Place
+    offset: int
+    key: str
+    reason: str
+    data: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
     """Offsets given to the records of one commit, in their order."""
