@@ -140,7 +140,7 @@ class Daemon:
             config=self.config.runtime,
             may_take=always if log.membership is None else log.membership.owns,
             reserved=reserved(self.config),
-            put_aside=log.groups.put_aside if isinstance(log, KafkaLog) else only_told,
+            put_aside=log.put_aside or only_told,
         )
         self._stack.push_async_callback(controller.stop)
         await controller.start()

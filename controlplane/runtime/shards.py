@@ -47,6 +47,7 @@ from controlplane.log.ports import (
     Fenced,
     Indeterminate,
     Journal,
+    KeepAside,
     LogUnavailable,
     Outgoing,
     Place,
@@ -87,10 +88,6 @@ SYSTEM_TENANT = "#system"
 """Tenant of events that belong to no tenant (ShardTaken); never a legal name."""
 
 
-PutAsideAll = Callable[[Sequence[PutAside]], Awaitable[None]]
-"""Keeps what can't be read where people find it; may raise `LogUnavailable`."""
-
-
 async def only_told(letters: Sequence[PutAside]) -> None:
     """For a log without dead letters."""
     for letter in letters:
@@ -120,7 +117,7 @@ class Shard:
         *,
         commit_timeout_s: float,
         contested: bool = False,
-        put_aside: PutAsideAll = only_told,
+        put_aside: KeepAside = only_told,
     ) -> None:
         self.index = index
         self.contested = contested
