@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -27,17 +25,12 @@ from controlplane.api.parts import Parts
 from controlplane.api.routes import create_app
 from controlplane.config import Config
 from controlplane.domain.errors import Reason
-from controlplane.log import kafka, kafka_address, kafka_topics
-from controlplane.log.kafka import KafkaLog, open_kafka
-from controlplane.log.kafka_topics import Fault
-from controlplane.log.memory import MemoryLog
-from controlplane.log.ports import Log, LogUnavailable, Membership, Stream
-from controlplane.log.sqlite import Loss, accept_loss, open_sqlite
-from controlplane.log.sqlite_guards import FileLock
+from controlplane.log.choice import open_log, path_of, reserved
+from controlplane.log.ports import Log, Membership, Stream
+from controlplane.log.sqlite import Loss, accept_loss
 from controlplane.projection import choice
 from controlplane.projection.ports import Store
 from controlplane.projection.projector import Projected, rebuild
-from controlplane.projection.rebuilding import rebuild_beside
 from controlplane.runtime.administration import OWN
 from controlplane.runtime.catalogue import Catalogue
 from controlplane.runtime.clock import SystemClock
@@ -59,8 +52,6 @@ from schemas.names import parse_key, timestamp
 
 _log = structlog.get_logger()
 
-LOG_FILE = "coreplane.db"
-"""Of the embedded log, under the data directory; beside it lies the lock of the daemon, whatever its log."""
 SECRETS = Path("secrets")
 """Under the data directory: where secrets lie unless the configuration says otherwise."""
 TRIM_EVERY_S = 3600.0
@@ -270,68 +261,12 @@ async def serve(config: Config, *, ready: Callable[[str], None] | None = None) -
         await asyncio.Event().wait()
 
 
-async def open_log(config: Config) -> Log:
-    """The log the configuration names. Raises `LogUnavailable` or `LogCorrupt`."""
-    url = config.log.url
-    if url == "memory:":
-        return MemoryLog(shards=config.log.shards)
-    if url.startswith("kafka:"):
-        return await _open_alone(config)
-    if url and not url.startswith("sqlite:"):
-        msg = f"log.url {url!r}: this version knows sqlite:PATH, kafka://HOST:PORT and memory:"
-        raise LogUnavailable(msg)
-    return await open_sqlite(log_path(config), shards=config.log.shards, synchronous=config.log.synchronous)
-
-
-def reserved(config: Config) -> frozenset[str]:
-    """What is ours in the cluster that holds the log: its topics, and the principal that we are there."""
-    if not config.log.url.startswith("kafka:"):
-        return frozenset()
-    address = kafka_address.parse(config.log.url, os.environ)
-    names = {topic.name for topic in kafka_topics.topics(address, config.log.shards, topic_retention(config))}
-    return frozenset(names | ({f"User:{address.user}"} if address.user else set()))
-
-
-async def _open_alone(config: Config) -> Log:
-    """The Kafka log, for the only process with this data directory: projection and keys in it are of one daemon."""
-    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = FileLock(config.data_dir / LOG_FILE)
-    try:
-        log = await open_kafka(config.log.url, shards=config.log.shards, retention=topic_retention(config))
-    except BaseException:
-        lock.release()
-        raise
-    log.when_closed(lock.release)
-    return log
-
-
-async def examine_log(config: Config) -> Sequence[Fault]:
-    """What is wrong with the topics of a Kafka log; nothing for another kind. Raises `LogUnavailable`."""
-    if not config.log.url.startswith("kafka:"):
-        return ()
-    return await kafka.examine(config.log.url, shards=config.log.shards, retention=topic_retention(config))
-
-
-def topic_retention(config: Config) -> kafka_topics.Retention:
-    """How long the topics of a Kafka log keep what they hold."""
-    return kafka_topics.Retention(config.log.events_retention_days, config.log.metrics_retention_days)
-
-
-def log_path(config: Config) -> Path:
-    """The file of the embedded log. Raises `LogUnavailable` when the log is of another kind."""
-    url = config.log.url
-    if url and not url.startswith("sqlite:"):
-        msg = f"log.url {url!r} names no file"
-        raise LogUnavailable(msg)
-    return Path(url.removeprefix("sqlite:")) if url else config.data_dir / LOG_FILE
-
-
 async def accept_log_loss(config: Config) -> Loss:
     """Go on with a log that lost its last commits. The daemon must be stopped.
 
     The offsets of what was lost are given anew, so the projection, which may hold the lost records, is rebuilt.
     """
-    loss = await asyncio.to_thread(accept_loss, log_path(config))
+    loss = await asyncio.to_thread(accept_loss, path_of(config))
     await rebuild_projection(config)
     return loss
 
@@ -347,34 +282,6 @@ async def rebuild_projection(config: Config) -> Projected:
         await log.close()
 
 
-async def project(config: Config, metrics: Metrics, *, ready: Callable[[], None]) -> None:
-    """Fill a shared projection, without a daemon, until cancelled. Raises `LogUnavailable`."""
-    log = await open_shared(config)
-    try:
-        store = choice.store_of(config, secrets_of(config))
-        try:
-            ready()
-            await choice.follower_of(config, log, store, metrics).run()
-        finally:
-            await store.close()
-    finally:
-        await log.close()
-
-
-async def rebuild_shared(config: Config, progress: Callable[[int], Awaitable[None]]) -> int:
-    """Make a shared projection anew while daemons use it; its generation. See `rebuild_beside`."""
-    log = await open_shared(config)
-    try:
-        return await rebuild_beside(
-            log,
-            partial(choice.elasticsearch_of, config, secrets_of(config)),
-            retention=choice.retention_of(config),
-            progress=progress,
-        )
-    finally:
-        await log.close()
-
-
 async def examine_projection(config: Config) -> str | None:
     """What is wrong with a projection in Elasticsearch; None when nothing is. Raises `StoreUnavailable`."""
     store = choice.elasticsearch_of(config, secrets_of(config))
@@ -382,11 +289,6 @@ async def examine_projection(config: Config) -> str | None:
         return await store.complaint()
     finally:
         await store.close()
-
-
-async def open_shared(config: Config) -> KafkaLog:
-    """The log of other processes, too. Raises `LogUnavailable`."""
-    return await open_kafka(config.log.url, shards=config.log.shards, retention=topic_retention(config))
 
 
 def secrets_of(config: Config) -> choice.Reveal:

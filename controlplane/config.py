@@ -77,6 +77,8 @@ class AuthConfig(Section):
     log are enough."""
     requests_per_s: float | None = Field(default=None, gt=0)
     """Rate limit of each token that has none of its own; counted by each replica for itself. None: no limit."""
+    max_streams: int = Field(default=64, gt=0)
+    """Open streams of each token, of events and of contents; one more is refused with 429. Counted by each replica."""
 
 
 class SecretsConfig(Section):

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mappin
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -268,6 +268,28 @@ class Backend(Protocol):
         """Release connections; safe to call twice."""
 
 
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """How much of what people have is touched by a step: its blast radius."""
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """`{"messages": 1204, "partitions": 3}`; bytes end in `_bytes`. Empty: nothing is told."""
+    at_least: bool = False
+    """It was only counted up to a bound."""
+
+
+NOTHING_TOLD = Affected()
+
+
+@runtime_checkable
+class Weighing(Protocol):
+    """A backend that can tell how much a step would touch."""
+
+    async def weigh(self, steps: Sequence[Step]) -> Sequence[Affected]:
+        """Of each step, in the same order. Asked for plans alone, never on the way to an effect, and bounded in time:
+        `NOTHING_TOLD` where it can't be told cheaply. Reads only. Raises `BackendError`."""
+
+
 class Secrets(Protocol):
     """The daemon's secret port, handed to backends only."""
 
@@ -342,7 +364,8 @@ class Kind(Generic[ValueT, DesiredT, ObservedT]):
     """desired None = retire, observed None = absent."""
     target: Callable[[ValueT], str] = target_field
     requires: Callable[[ValueT], Sequence[str]] = requires_nothing
-    """Implied dependencies as `type/name`; the target is implied anyway."""
+    """What it stands on by what its value names, as `type/name`; the target is implied anyway. A name is that of the object
+    or of its setting; what isn't declared isn't waited for, since the object may be there all the same (targets are)."""
     data_bearing: bool = False
     """Retiring keeps the backend object unless the policy says otherwise."""
     preexisting: bool = False

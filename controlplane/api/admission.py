@@ -7,6 +7,7 @@ comes before, and the fold decides afterwards.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from controlplane.api import auth
@@ -45,6 +46,12 @@ def count_operation(call: Call[Any]) -> None:
     """Count what acts on a backend at once. Raises `Refused` (TooManyRequests) over the tenant's quota."""
     parts, per_s = call.parts, call.parts.directory.quotas(call.tenant).operations_per_s
     parts.limits.take("operations", f"tenant {call.tenant}", per_s, parts.clock.monotonic())
+
+
+def hold_stream(call: Call[Any]) -> AbstractContextManager[None]:
+    """Hold one of the streams that the caller's token may have open. Entering raises `Refused` (TooManyRequests)."""
+    parts = call.parts
+    return parts.limits.holding("streams", f"token {call.caller.actor}", parts.config.auth.max_streams)
 
 
 def remembered(call: Call[Any], request_id: str | None = None) -> Verdict | None:

@@ -28,6 +28,11 @@ HARMLESS: Final = {
 
 async def read(call: Call[parameters.Object]) -> web.StreamResponse:
     """Send what is there; `Range` and `If-None-Match` mean what they always mean."""
+    with admission.hold_stream(call):
+        return await _read(call)
+
+
+async def _read(call: Call[parameters.Object]) -> web.StreamResponse:
     async with _open(call) as answer:
         headers = {**answer.headers, **HARMLESS, CORRELATION: call.request_id}
         response = web.StreamResponse(status=answer.status, headers=headers)
@@ -45,6 +50,11 @@ async def read(call: Call[parameters.Object]) -> web.StreamResponse:
 
 async def write(call: Call[parameters.Object]) -> web.StreamResponse:
     """Store the body. What doesn't arrive whole isn't stored at all."""
+    with admission.hold_stream(call):
+        return await _written(call)
+
+
+async def _written(call: Call[parameters.Object]) -> web.StreamResponse:
     async with _open(call, _arriving(call.request)) as answer:
         return web.Response(status=answer.status, headers=answer.headers)
 

@@ -268,13 +268,17 @@ class Proposed(BaseModel):
 
 
 class PlannedStep(BaseModel):
-    """One effect on a backend. `waits_for`: settings that come first."""
+    """One effect on a backend. `affects`: how much of what people have it touches, where the service can tell
+    (`{"messages": 1204, "partitions": 3}`); `at_least`: it was only counted up to a bound. `waits_for`: settings that come
+    first."""
 
     setting: str
     step: str
     summary: str
     irreversible: bool
     details: dict[str, Any]
+    affects: dict[str, int] = {}
+    at_least: bool = False
     waits_for: list[str] = []
 
 

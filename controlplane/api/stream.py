@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from controlplane.api import cursors, parameters
+from controlplane.api import admission, cursors, parameters
 from controlplane.api.call import CORRELATION, Call
 from controlplane.domain.errors import Reason, Refused
 from controlplane.log import codec
@@ -52,14 +52,15 @@ async def follow(call: Call[parameters.Follow]) -> web.StreamResponse:
     streams = call.request.app[STREAMS]
     if streams.open >= call.parts.config.http.max_streams:
         raise Refused(Reason.TOO_MANY_REQUESTS, "too many open streams", retry_after_s=5.0)
-    streams.open += 1
-    call.parts.metrics.streams_open(streams.open)
-    try:
-        positions = await _start(call)
-        return await _Reader(call, streams, positions).run()
-    finally:
-        streams.open -= 1
+    with admission.hold_stream(call):
+        streams.open += 1
         call.parts.metrics.streams_open(streams.open)
+        try:
+            positions = await _start(call)
+            return await _Reader(call, streams, positions).run()
+        finally:
+            streams.open -= 1
+            call.parts.metrics.streams_open(streams.open)
 
 
 class _Reader:

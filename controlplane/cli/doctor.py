@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from controlplane.app import accept_log_loss, examine_log, examine_projection, rebuild_projection
+from controlplane.app import accept_log_loss, examine_projection, rebuild_projection
 from controlplane.cli import configuration, findings, printing, session, starting, upfile
 from controlplane.cli.failure import Ended, ExitCode, Failure
 from controlplane.cli.findings import BAD, GOOD, WARNED, Finding
@@ -22,6 +22,7 @@ from controlplane.cli.session import DEFAULT_DATA, Data
 from controlplane.client.errors import ApiError, ClientError, DaemonUnreachable
 from controlplane.client.http import CoreplaneClient
 from controlplane.config import Config
+from controlplane.log.choice import examine as examine_log
 from controlplane.log.ports import LogUnavailable
 from controlplane.projection import elasticsearch_address
 from controlplane.projection.ports import StoreUnavailable

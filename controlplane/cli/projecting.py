@@ -12,12 +12,12 @@ import typer
 from rich.status import Status
 from rich.text import Text
 
-from controlplane import app
+from controlplane.app import secrets_of
 from controlplane.cli import configuration, daemon, printing, starting
 from controlplane.cli.failure import Failure
 from controlplane.config import Config
 from controlplane.log.ports import LogUnavailable
-from controlplane.projection import choice
+from controlplane.projection import choice, shared
 from controlplane.projection.ports import StoreUnavailable
 from controlplane.telemetry import logs
 from controlplane.telemetry.metrics import Metrics
@@ -57,7 +57,7 @@ def project(
         if rebuild:
             _rebuild(checked)
         else:
-            asyncio.run(daemon.until_signal(app.project(checked, Metrics(), ready=_announce)))
+            asyncio.run(daemon.until_signal(shared.project(checked, Metrics(), secrets_of(checked), ready=_announce)))
     except LogUnavailable as exc:
         raise Failure(str(exc)) from exc
 
@@ -70,7 +70,7 @@ def _rebuild(config: Config) -> None:
     begun = time.monotonic()
     try:
         with printing.stderr().status("filling new indices from the log") as status:
-            generation = asyncio.run(app.rebuild_shared(config, _shown(status)))
+            generation = asyncio.run(shared.rebuild(config, secrets_of(config), _shown(status)))
     except StoreUnavailable as exc:
         raise Failure(str(exc), hint="see projection.url; what was there is still there") from exc
     printing.show(Text(f"generation {generation} is live ({time.monotonic() - begun:.1f} s)"))

@@ -14,6 +14,7 @@ from typing import Any
 VALUE_CHARS = 48
 WORDS = 4
 """So many elements of a collection are named, the others counted."""
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 PATHS = 3
 """So many differences are told, the others counted."""
 
@@ -50,6 +51,14 @@ def trouble(reason: str | None, message: str | None, tenant: str | None = None) 
     if not reason or said.startswith(reason):
         return said
     return f"{reason}: {said}" if said else reason
+
+
+def amount(name: str, count: int) -> str:
+    """`1,204 messages`, `1 client`, `12.3 MB`."""
+    if name.endswith("_bytes"):
+        power = min((len(str(count)) - 1) // 3, len(_UNITS) - 1)
+        return f"{count / 1000**power:.{0 if power == 0 else 1}f} {_UNITS[power]}"
+    return f"{count:,} {name.removesuffix('s') if count == 1 else name}"
 
 
 def shortened(words: Sequence[str], most: int = WORDS) -> str:

@@ -22,8 +22,8 @@ from controlplane.log.ports import Record, Take
 BATCH: Final = 500
 """Most records a tail gives at once, so that decoding them doesn't hold the event loop for long."""
 
-_MOST_ITEMS: Final = 8192
-_MOST_BYTES: Final = 8 << 20
+_MOST_ITEMS: Final = 2048
+_MOST_BYTES: Final = 2 << 20
 
 
 class Stored(Protocol):

@@ -22,6 +22,8 @@ SHARD_SPAN: Final = 1 << 40
 """Most offsets of one place."""
 SETTINGS: Final = "settings"
 BUSY_TIMEOUT_S: Final = 5.0
+CACHE_KIB: Final = 512
+"""Pages that each connection keeps in memory: batches are small, and readers go on where they were."""
 
 _ADVICE: Final = (
     "Stop the daemon, keep a copy of the files, then restore the log from a backup and give its loss your consent with "
@@ -124,6 +126,7 @@ def connect(path: Path, synchronous: str) -> sqlite3.Connection:
     connection.execute(f"PRAGMA synchronous={synchronous}")
     connection.execute("PRAGMA fullfsync=ON")
     connection.execute("PRAGMA cell_size_check=ON")
+    connection.execute(f"PRAGMA cache_size=-{CACHE_KIB:d}")
     return connection
 
 
@@ -133,6 +136,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     connection.text_factory = bytes
     connection.execute("PRAGMA cell_size_check=ON")
+    connection.execute(f"PRAGMA cache_size=-{CACHE_KIB:d}")
     return connection
 
 

@@ -3,6 +3,8 @@
 projection.url          store           projector
 nothing, sqlite:PATH    SQLite          projector
 http[s]://…             Elasticsearch   faust_projector on a Kafka log, else projector
+
+What reads a Kafka log is loaded only for one.
 """
 
 from __future__ import annotations
@@ -12,12 +14,11 @@ from pathlib import Path
 from typing import Protocol
 
 from controlplane.config import Config
-from controlplane.log.kafka import KafkaLog
+from controlplane.log.choice import is_kafka
 from controlplane.log.ports import Log
 from controlplane.projection import elasticsearch_address
 from controlplane.projection.elasticsearch import ElasticsearchStore
 from controlplane.projection.elasticsearch_wire import Login
-from controlplane.projection.faust_projector import FaustProjector
 from controlplane.projection.ports import Store, StoreUnavailable
 from controlplane.projection.projector import Lag, Projector, Retention
 from controlplane.projection.sqlite import SqliteStore
@@ -69,7 +70,7 @@ def path_of(config: Config) -> Path:
 
 def is_shared(config: Config) -> bool:
     """Whether it can be filled beside the daemons, and rebuilt while they use it."""
-    return elasticsearch_address.is_elasticsearch(config.projection.url) and config.log.url.startswith("kafka:")
+    return elasticsearch_address.is_elasticsearch(config.projection.url) and is_kafka(config)
 
 
 def store_of(config: Config, reveal: Reveal) -> Store:
@@ -87,9 +88,13 @@ def elasticsearch_of(config: Config, reveal: Reveal, generation: int | None = No
 
 def follower_of(config: Config, log: Log, store: Store, metrics: Metrics) -> Follower:
     """What fills the store from the log."""
-    if isinstance(log, KafkaLog) and isinstance(store, ElasticsearchStore):
-        member = config.projection.member
-        return FaustProjector(log, store, metrics, member=member, retention=retention_of(config))
+    if is_kafka(config) and isinstance(store, ElasticsearchStore):
+        from controlplane.log.kafka import KafkaLog  # noqa: PLC0415 - see above
+        from controlplane.projection.faust_projector import FaustProjector  # noqa: PLC0415
+
+        if isinstance(log, KafkaLog):
+            member = config.projection.member
+            return FaustProjector(log, store, metrics, member=member, retention=retention_of(config))
     return Projector(log.journal, store, metrics, retention=retention_of(config))
 
 

@@ -39,6 +39,8 @@ READERS: Final = 2
 MOST_WAITING: Final = 64
 """Questions under way or waiting; one more is refused."""
 BUSY_TIMEOUT_S: Final = 5.0
+CACHE_KIB: Final = 512
+"""Pages that each connection keeps in memory; the file system has the others."""
 """Longest wait for another process that has the file (a rebuild by hand)."""
 QUERY_TIMEOUT_S: Final = 10.0
 
@@ -266,7 +268,9 @@ class SqliteStore:
 def _connect(path: Path, parameters: str = "") -> sqlite3.Connection:
     """Transactions are written out (`isolation_level=None`); a connection goes from thread to thread, one at a time."""
     uri = path.absolute().as_uri() + parameters
-    return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection.execute(f"PRAGMA cache_size=-{CACHE_KIB:d}")
+    return connection
 
 
 def _create(connection: sqlite3.Connection) -> None:

@@ -62,12 +62,34 @@ class DesiredState:
         if isinstance(resolved, Unresolved):
             self._graph.drop(key)
             return affected | set(self._claims.release(key))
-        self._graph.put(key, resolved.requires)
+        self._graph.put(key, self._needs(resolved))
         if resolved.kind is not None:
-            affected |= self._claim(resolved)
+            affected |= self._claim(resolved) | self._known_by_object(resolved)
         else:
             affected |= self._moved(resolved)
         return affected
+
+    def _needs(self, resolved: Resolved) -> list[str]:
+        """What it stands on, as settings: what is implied may be named by its object instead."""
+        return [self._setting_of(resolved, reference) for reference in resolved.requires]
+
+    def _setting_of(self, resolved: Resolved, reference: str) -> str:
+        tenant = resolved.key.tenant
+        if f"{tenant}/{reference}" in self._state.entries:
+            return reference
+        setting_type, _, name = reference.partition("/")
+        owner = self._claims.owner((self._place(resolved.target), ExternalId(setting_type, name)))
+        return reference if owner is None or not owner.startswith(f"{tenant}/") else owner.partition("/")[2]
+
+    def _known_by_object(self, resolved: Resolved) -> AbstractSet[str]:
+        """Those that named its object before it was declared: from now on they need the setting."""
+        node = f"{resolved.key.tenant}/{resolved.external.setting_type}/{resolved.external.name}"
+        waiting = set(self._graph.dependents(node)) if node != resolved.entry.key else NO_KEYS
+        for key in waiting:
+            found = self.catalogue.resolve(self._state.entries[key])
+            if isinstance(found, Resolved):
+                self._graph.put(key, self._needs(found))
+        return waiting
 
     def _claim(self, resolved: Resolved) -> AbstractSet[str]:
         """The keys that lose or gain an object by it. Note [One backend, two targets]."""
@@ -146,7 +168,8 @@ class DesiredState:
         """What matters for a key beyond its own declaration. `made`: name of the object that is its own already."""
         key = resolved.entry.key
         target = resolved.target.key
-        waits = [needed for needed in self._graph.unmet(key, self._ready) if needed != target]
+        unmet = self._graph.unmet(key, self._ready)
+        waits = [needed for needed in unmet if needed != target and not self._may_be_there(resolved, needed)]
         return Surroundings(
             target_declared=key == target or self._is_declared(resolved.target),
             unmet=tuple(waits),
@@ -157,6 +180,16 @@ class DesiredState:
             missing_secret=self._missing_secret(resolved),
             unsupported=unsupported,
         )
+
+    def needs(self, key: str) -> tuple[str, ...]:
+        """The keys it stands on, whether they are declared or not."""
+        return self._graph.needs(key)
+
+    def _may_be_there(self, resolved: Resolved | Unresolved, needed: str) -> bool:
+        """Its value names something that nobody declares: it may be there all the same, and the backend knows."""
+        reference = needed.partition("/")[2]
+        explicit = reference in resolved.entry.body.get("depends_on", ())
+        return not explicit and needed not in self._state.entries and ".target/" not in reference
 
     def _trespass(self, resolved: Resolved | Unresolved) -> str | None:
         if isinstance(resolved, Unresolved):

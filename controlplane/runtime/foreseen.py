@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from controlplane.domain import placing
 from controlplane.domain.changes import changed_paths
@@ -20,7 +20,7 @@ from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.domain.status import plain
 from controlplane.domain.writes import Trial
 from controlplane.runtime.decisions import Decision
-from reconcilers.contract import BackendError, Difference, Plan, Step, TerminalError
+from reconcilers.contract import NOTHING_TOLD, Affected, BackendError, Difference, Plan, Step, TerminalError
 
 _PLAN_ID = re.compile(r"(\d{1,18})-([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{16})")
 
@@ -50,6 +50,8 @@ class Foreseen:
     """The shard of its target, when another replica drives that and must be asked."""
     warnings: tuple[str, ...] = ()
     """What people should know of what is declared, whether it is done already or not."""
+    affected: tuple[Affected, ...] = ()
+    """Of each step, how much it touches; none: that can't be told."""
 
     @property
     def unchanged(self) -> bool:
@@ -194,9 +196,13 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+_PASSING: Final = frozenset({"waits_for", "affects", "at_least"})
+
+
 def _seen(told: Mapping[str, Any]) -> list[Any]:
-    """Not what it waits for: that a dependency became ready meanwhile makes it no other plan."""
-    steps = [{name: part for name, part in step.items() if name != "waits_for"} for step in told["steps"]]
+    """Not what it waits for, nor how much it touches: that a dependency became ready meanwhile, or that somebody wrote one
+    more document, makes it no other plan."""
+    steps = [{name: part for name, part in step.items() if name not in _PASSING} for step in told["steps"]]
     differences = [[row["setting"], row["differences"]] for row in told["results"]]
     reasons = [[part, row["setting"], row["reason"]] for part in ("unknown", "refused") for row in told[part]]
     # By setting: the order of the changes says nothing, that of a setting's steps does.
@@ -219,6 +225,7 @@ def _result(one: Foreseen) -> dict[str, Any]:
 
 def _steps(one: Foreseen) -> list[dict[str, Any]]:
     waits = {"waits_for": list(one.waits_for)} if one.waits_for else {}
+    affected = one.affected or (NOTHING_TOLD,) * len(one.steps)
     return [
         {
             "setting": one.trial.key,
@@ -226,10 +233,16 @@ def _steps(one: Foreseen) -> list[dict[str, Any]]:
             "summary": step.summary(),
             "irreversible": step.irreversible,
             "details": plain(step.details()),
+            **_touched(touched),
             **waits,
         }
-        for step in one.steps
+        for step, touched in zip(one.steps, affected, strict=True)
     ]
+
+
+def _touched(affected: Affected) -> dict[str, Any]:
+    told: dict[str, Any] = {"affects": dict(affected.counts)} if affected.counts else {}
+    return told | ({"at_least": True} if affected.counts and affected.at_least else {})
 
 
 def _difference(difference: Difference) -> dict[str, Any]:

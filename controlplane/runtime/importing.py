@@ -16,7 +16,7 @@ from typing import Any, Final
 import structlog
 
 from controlplane.domain import writes
-from controlplane.domain.errors import Fault, Reason, Refused
+from controlplane.domain.errors import Elsewhere, Fault, Reason, Refused
 from controlplane.domain.fold import State
 from controlplane.runtime.catalogue import Catalogue, Resolved, TargetId
 from controlplane.runtime.clock import Clock
@@ -137,6 +137,8 @@ class Importing:
         if target.key not in self._state.entries:
             message = f"there is no {reference}: declare it first"
             raise Refused(Reason.NOT_FOUND, message, [Fault("/target", message)])
+        if (shard := self._links.elsewhere(target)) is not None:
+            raise Elsewhere(shard, reference)
         if link is None or link.backend is None:
             why = "is not connected" if link is None or link.down is None else link.down.message
             raise Refused(Reason.BACKEND_UNREACHABLE, f"{reference}: {why}", retry_after_s=1.0)

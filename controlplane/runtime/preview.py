@@ -29,15 +29,18 @@ from controlplane.runtime.clock import Clock
 from controlplane.runtime.decisions import Decision, Surroundings
 from controlplane.runtime.desired import DesiredState
 from controlplane.runtime.foreseen import Foreseen, Previewed, decided, previewed, unobserved
+from controlplane.runtime.observing import observe
 from controlplane.runtime.statuses import StatusView
 from controlplane.telemetry.metrics import Metrics
-from reconcilers.contract import Backend, BackendError, ExternalId, Plan, Secrets, TerminalError, Unreachable
+from reconcilers.contract import Backend, BackendError, ExternalId, Plan, Secrets, TerminalError, Unreachable, Weighing
 
 _log = structlog.get_logger()
 
 T = TypeVar("T")
 
 MOST_AT_ONCE: Final = 8
+WEIGHING_S: Final = 5.0
+"""To tell how much the steps touch."""
 YIELD_EVERY: Final = 100
 """Settings dealt with between two moments in which other tasks may run."""
 
@@ -225,30 +228,30 @@ class Preview:
             for thing, value in look.wanted().items():
                 if wanted.get(thing) is None:
                     wanted[thing] = value
+        service = self._catalogue.services[looks[0].resolved.target.service]
         try:
-            observed = await self._observe(looks[0].backend, looks[0].resolved.target.service, wanted)
+            observed = await observe(looks[0].backend, wanted, service, self._metrics)
         except BackendError as exc:
             return [unobserved(look.trial, exc) for look in looks]
-        return [self._after_looking(look, observed) async for look in _with_pauses(looks)]
+        foreseen = [self._after_looking(look, observed) async for look in _with_pauses(looks)]
+        return await self._weighed(looks[0].backend, foreseen)
 
-    async def _observe(
-        self, backend: Backend, service: str, wanted: Mapping[ExternalId, Any]
-    ) -> Mapping[ExternalId, Any]:
-        """What is there. Raises `BackendError`. The deadline is the controller's own."""
-        timeout_s = self._catalogue.services[service].observe_timeout_s + len(wanted) / 500
+    async def _weighed(self, backend: Backend, foreseen: list[Foreseen]) -> list[Foreseen]:
+        """With how much the steps touch, where the backend can tell in time: a plan is no worse without."""
+        steps = [step for one in foreseen for step in one.steps]
+        if not steps or not isinstance(backend, Weighing):
+            return foreseen
         try:
-            async with asyncio.timeout(timeout_s):
-                return await backend.observe(wanted)
-        except TimeoutError as exc:
-            msg = f"no answer within {timeout_s:g} s"
-            raise Unreachable(msg, reason="Timeout") from exc
-        except BackendError:
-            raise
-        except Exception as exc:
-            self._metrics.bug("preview")
-            _log.exception("preview failed", service=service)
-            msg = f"observe: {exc!r}"
-            raise TerminalError(msg, reason="InternalError") from exc
+            async with asyncio.timeout(WEIGHING_S):
+                affected = iter(await backend.weigh(steps))
+        except (BackendError, TimeoutError) as exc:
+            _log.info("steps not weighed", error=str(exc))
+            return foreseen
+        except Exception:  # noqa: BLE001 - a bug: counted, and the plan is answered without
+            self._metrics.bug("weigh")
+            _log.exception("weighing failed")
+            return foreseen
+        return [replace(one, affected=tuple(next(affected) for _ in one.steps)) for one in foreseen]
 
     def _after_looking(self, look: _Look, observed: Mapping[ExternalId, Any]) -> Foreseen:
         seen, now = observed.get(look.thing), self._clock.now()
@@ -303,10 +306,7 @@ def _moves(trial: Trial) -> bool:
 
 def _concerned(trial: Trial, desired: DesiredState) -> list[str]:
     """The setting and all that it stands on, its target included."""
-    resolved = desired.resolve(trial.after)
-    tenant = trial.key.partition("/")[0]
-    needed = () if isinstance(resolved, Unresolved) else resolved.requires
-    return [trial.key, *(f"{tenant}/{reference}" for reference in needed)]
+    return [trial.key, *desired.needs(trial.key)]
 
 
 def _not_connected(target: TargetId, link: Link | None) -> BackendError:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
@@ -48,6 +49,8 @@ from reconcilers.cache.several import (
 )
 from reconcilers.cache.steps import ChangeSettings, DropUser, RewriteConfig, SetParameters, SetUser
 from reconcilers.contract import (
+    NOTHING_TOLD,
+    Affected,
     Backend,
     BackendError,
     Connection,
@@ -244,6 +247,15 @@ class RedisBackend:
             return []
         effect = redis_users.apply_users(node, steps, fence, self._login, save=self._target.save_acl)
         return await settled(effect, len(steps))
+
+    async def weigh(self, steps: Sequence[Step]) -> Sequence[Affected]:
+        """See `contract.Weighing`: clients that are logged in as a user."""
+        if not any(isinstance(step, SetUser | DropUser) for step in steps):
+            return [NOTHING_TOLD] * len(steps)
+        found = await asyncio.gather(*(redis_users.clients_by_user(node) for node in self.nodes))
+        clients = sum(found, Counter())
+        counts = [clients[step.external.name] if isinstance(step, SetUser | DropUser) else 0 for step in steps]
+        return [Affected({"clients": count}) if count else NOTHING_TOLD for count in counts]
 
     # --- parameters ----------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import uuid
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -43,6 +45,9 @@ FEW: Final = 16
 
 TOGETHER: Final = 200
 """Rules asked about in one write, and lines read in one go: some milliseconds, for the server and for us."""
+
+_CLIENT_USER: Final = re.compile(r" user=(\S+)")
+"""In a line of CLIENT LIST."""
 
 NEEDED: Final[Sequence[Command]] = (
     ("ACL", "SETUSER", "x"),
@@ -276,6 +281,13 @@ def _words(command: Command) -> str:
 
 
 # --- changing ----------------------------------------------------------------------------------------------------------
+
+
+async def clients_by_user(node: RedisNode) -> Counter[str]:
+    """Connections of each user. Raises `BackendError`."""
+    (listed,) = await node.read(("CLIENT", "LIST"))
+    rows = str(valued(listed, "CLIENT LIST")).splitlines()
+    return Counter(found[1] for row in rows if (found := _CLIENT_USER.search(row)))
 
 
 async def apply_users(

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar, cast
 
 from reconcilers.contract import (
     SUCCEEDED,
+    Affected,
     Backend,
     BackendError,
     Connection,
@@ -33,7 +34,7 @@ from reconcilers.contract import (
     failed,
     unknown,
 )
-from reconcilers.queue import discovered, kafka_groups, login, samples
+from reconcilers.queue import discovered, kafka_groups, login, samples, weighing
 from reconcilers.queue.access import ACL, QUOTA, USER, Own, principal_of
 from reconcilers.queue.access_steps import ChangeAcls, DropCredential, SetCredential, SetQuotas
 from reconcilers.queue.admin import AdminThread, messages, send
@@ -164,6 +165,10 @@ class QueueBackend:
                 taken = await self._take(self._appliers[kind], [steps[index] for index in part], fence)
                 outcomes |= dict(zip(part, taken, strict=True))
         return [outcomes[index] for index in range(len(steps))]
+
+    async def weigh(self, steps: Sequence[Step]) -> Sequence[Affected]:
+        """See `contract.Weighing`."""
+        return await self.admin.call(partial(weighing.weigh, steps=steps), CALL_S)
 
     async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
         """See the contract."""

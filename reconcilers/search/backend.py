@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any, Final
 
 from reconcilers.contract import (
+    Affected,
     Backend,
     BackendError,
     Connection,
@@ -32,7 +33,7 @@ from reconcilers.contract import (
     failed,
     unknown,
 )
-from reconcilers.search import samples
+from reconcilers.search import samples, weighing
 from reconcilers.search import steps as todo
 from reconcilers.search.aliases import Aliases
 from reconcilers.search.copying import Copies
@@ -263,6 +264,10 @@ class ElasticsearchBackend:
             return unknown(Unreachable("the shard was lost while the step was under way", reason="ShardLost"))
         except BackendError as exc:
             return outcome_of(exc)
+
+    async def weigh(self, steps: Sequence[Step]) -> Sequence[Affected]:
+        """See `contract.Weighing`."""
+        return await weighing.weigh(self.wire, steps)
 
     async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
         """Indices by their alias, or by their name where they have none; documents by their name."""

@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from reconcilers.contract import (
+    Affected,
     Backend,
     BackendError,
     Connection,
@@ -36,7 +37,7 @@ from reconcilers.contract import (
     unknown,
 )
 from reconcilers.discovery import matches, setting_name
-from reconcilers.storage import discovered, iam, logins, objects, parameters, samples, trace
+from reconcilers.storage import discovered, iam, logins, objects, parameters, samples, trace, weighing
 from reconcilers.storage.buckets import Buckets
 from reconcilers.storage.iam import Iam
 from reconcilers.storage.model import BUCKET
@@ -160,6 +161,10 @@ class StorageBackend:
         if step.external.setting_type == BUCKET:
             return await self._buckets.apply(step, fence)
         return await self._iam.apply(step, fence)
+
+    async def weigh(self, steps: Sequence[Step]) -> Sequence[Affected]:
+        """See `contract.Weighing`."""
+        return [await weighing.weigh(self.client, step) for step in steps]
 
     # --- the rest ------------------------------------------------------------------------------------------------------
 

@@ -80,7 +80,9 @@ async def declared(replicas: list[DaemonProcess], redis_url: str) -> dict[str, i
     return owners
 
 
-async def test_operations_and_looks_reach_whoever_drives_the_target(replicas: list[DaemonProcess], redis_server: Any):
+async def test_operations_imports_and_looks_reach_whoever_drives_the_target(
+    replicas: list[DaemonProcess], redis_server: Any
+):
     owners = await declared(replicas, redis_server.url)
     async with redis_client.from_url(redis_server.url) as redis:
         for target, owner in owners.items():
@@ -89,6 +91,9 @@ async def test_operations_and_looks_reach_whoever_drives_the_target(replicas: li
             async with client(asked) as one:
                 done = await one.operate("cache.invalidate", {"namespace": f"s-{target}", "all": True})
             assert done["result"], target
+            async with client(asked) as one:
+                found = await one.discover("cache.redis_user", target, "default")
+            assert [row["name"] for row in found["settings"]] == ["default"], target
             await redis.delete(f"coreplane:namespace:{target}:")  # by hand
             async with client(asked) as one:
                 await one.reconcile("cache.namespace", f"s-{target}")

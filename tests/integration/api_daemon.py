@@ -160,10 +160,13 @@ async def daemon(
     http: HttpConfig | None = None,
     streams: Streams | None = None,
     services: Mapping[str, Service] | None = None,
+    auth: Mapping[str, Any] | None = None,
     **other: Any,
 ) -> AsyncIterator[Api]:
     """The application, running. `other`: parts to be replaced."""
-    config = Config(http=http or HttpConfig(), auth=AuthConfig(tokens=tokens), tenants=("default", "other"))
+    config = Config(
+        http=http or HttpConfig(), auth=AuthConfig(tokens=tokens, **(auth or {})), tenants=("default", "other")
+    )
     log, clock, metrics = MemoryLog(shards=4), SystemClock(), Metrics()
     replica, statuses = Replica(log.settings, clock, metrics), StatusView(log.journal)
     directory = TemporaryDirectory(prefix="coreplane-api-")

@@ -12,7 +12,7 @@ from controlplane.api.stream import Streams
 from controlplane.config import HttpConfig
 from controlplane.log.ports import Stream
 from schemas.event import EventType
-from tests.integration.api_daemon import BASE, Api, daemon, until
+from tests.integration.api_daemon import BASE, Api, bearer, daemon, token, until
 
 STREAM = f"{BASE}/stream"
 A, B = "default/cache.namespace/a", "default/cache.namespace/b"
@@ -142,6 +142,21 @@ async def test_one_stream_too_many_is_refused_for_now() -> None:
                 return again.status == 200
 
         await until(admitted)
+
+
+async def test_no_token_holds_the_streams_of_the_others() -> None:
+    async with daemon(tokens=(token("ann", "viewer"), token("bob", "viewer")), auth={"max_streams": 1}) as api:
+
+        async def admitted(name: str) -> bool:
+            async with api.client.get(STREAM, headers=bearer(name)) as response:
+                return response.status == 200
+
+        async with api.client.get(STREAM, headers=bearer("ann")):
+            refused = await api.call("GET", STREAM, 429, headers=bearer("ann"))
+            assert "default" not in refused["detail"]
+            assert "1 streams open" in refused["detail"]
+            assert await admitted("bob")
+        await until(lambda: admitted("ann"))
 
 
 async def test_a_reader_that_takes_nothing_is_dropped_with_its_resume_point() -> None:

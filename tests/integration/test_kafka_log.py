@@ -15,9 +15,9 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.producer import sender
 
-from controlplane.app import open_log
 from controlplane.config import Config
 from controlplane.log import kafka, kafka_clients
+from controlplane.log.choice import open_log
 from controlplane.log.kafka import KafkaLog, open_kafka
 from controlplane.log.kafka_address import parse
 from controlplane.log.kafka_clients import Clients, stop_producer

@@ -29,6 +29,7 @@ READS = {
     ("ACL", "DRYRUN"),
     ("CONFIG", "GET"),
     ("SLOWLOG", "LEN"),
+    ("CLIENT", "LIST"),
     ("CLIENT", "SETINFO"),
     ("CLIENT", "SETNAME"),
     ("INFO",),

@@ -286,6 +286,28 @@ def test_of_two_settings_on_one_object_the_older_wins_until_it_goes():
     simulate(scenario)
 
 
+def test_what_a_value_names_is_waited_for_when_somebody_declares_it_under_whatever_name():
+    async def scenario():
+        world = World(17)
+        await world.start()
+        await world.declare_target()
+        user = {"op": "declare", "key": "default/mesh.item/user"}
+        user["body"] = {"value": {"target": "main", "size": 1, "needs": ["mesh.item/thing", "mesh.item/of-others"]}}
+        made = {"op": "declare", "key": "default/mesh.item/called-so"}
+        made["body"] = {"value": {"target": "main", "size": 2, "item": "thing"}}
+        await world.submit(user, made)
+        await world.until_settled(20)
+        assert [name for _, step, name in world.server.effects if step == "CreateItem"] == ["thing", "user"]
+        await world.retire("called-so")
+        await world.until(lambda: world.reason("called-so") == "WaitingForDependents", 10, "waits")
+        await world.retire("user")
+        await world.until(lambda: not world.server.objects, 20, "both dropped")
+        assert [name for _, step, name in world.server.effects if step == "DropItem"] == ["user", "thing"]
+        await world.stop()
+
+    simulate(scenario)
+
+
 def test_dependencies_order_creation_and_retirement():
     async def scenario():
         world = World(15)

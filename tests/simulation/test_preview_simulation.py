@@ -414,3 +414,51 @@ def test_what_is_no_plan_id_is_refused(text):
     with pytest.raises(Refused) as refused:
         parse_plan_id(text)
     assert refused.value.reason is Reason.MALFORMED
+
+
+# --- how much is touched -----------------------------------------------------------------------------------------------
+
+
+def affected(plan: Previewed) -> dict[str, Any]:
+    return {
+        f"{step['setting'].rpartition('/')[2]} {step['step']}": (step.get("affects"), step.get("at_least", False))
+        for step in plan.told["steps"]
+    }
+
+
+def test_a_plan_says_how_much_each_step_touches_and_is_the_same_plan_when_that_changes():
+    async def scenario():
+        world = World(61)
+        await world.start()
+        await world.declare_target()
+        await world.declare("a", 7)
+        await world.declare("b", 500)
+        await world.until_settled(30)
+        before = await plan(world, item("new", 1), item("a", 0, policy={"allow": ["EmptyItem"]}), retire("b"))
+        assert affected(before) == {
+            "new CreateItem": (None, False),
+            "a EmptyItem": ({"units": 7}, False),
+            "a ResizeItem": ({"units": 7}, False),
+            "b DropItem": ({"units": 500}, True),
+        }
+        world.server.objects["b"] = 600  # nobody's business but its own: it goes whatever its size
+        after = await plan(world, item("new", 1), item("a", 0, policy={"allow": ["EmptyItem"]}), retire("b"))
+        assert affected(after)["b DropItem"] == ({"units": 600}, True)
+        assert after.plan_id == before.plan_id
+        await world.stop()
+
+    simulate(scenario)
+
+
+def test_a_plan_is_answered_also_when_nobody_can_tell_how_much_it_touches():
+    async def scenario():
+        world = World(62)
+        await world.start()
+        await world.declare_target()
+        await world.declare("a", 7)
+        await world.until_settled(30)
+        world.server.bugs.add("weigh")
+        assert affected(await plan(world, item("a", 8))) == {"a ResizeItem": (None, False)}
+        await world.stop()
+
+    simulate(scenario)

@@ -29,7 +29,9 @@ from controlplane.runtime.statuses import StatusView
 from controlplane.runtime.supervisor import Supervisor
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.contract import (
+    NOTHING_TOLD,
     SUCCEEDED,
+    Affected,
     BackendError,
     Connection,
     Discovered,
@@ -194,6 +196,12 @@ class SimBackend:
             await asyncio.Event().wait()
         server.land(step)
         return SUCCEEDED
+
+    async def weigh(self, steps: Sequence[Step]) -> Sequence[Affected]:
+        await self._server.trouble()
+        self._server.bug("weigh")
+        held = [self._server.objects.get(step.external.name) for step in steps]
+        return [NOTHING_TOLD if size is None else Affected({"units": size}, at_least=size > 100) for size in held]
 
     async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
         await self._server.trouble()

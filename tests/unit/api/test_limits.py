@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from controlplane.api.limits import MOST_BUCKETS, Limits
 from controlplane.api.refusals import MOST, Attempt, Refusals
 from controlplane.domain.errors import Reason, Refused
@@ -63,3 +65,15 @@ def test_an_attacker_cannot_fill_the_memory() -> None:
     for number in range(2 * MOST):
         refusals.add(Attempt("a", str(number), "PUT", "/x", "Forbidden"), 0.0)
     assert len(refusals.of("a")) == MOST
+
+
+def test_what_is_held_is_counted_until_it_is_given_back() -> None:
+    limits = Limits()
+    with limits.holding("streams", "a", 1):
+        with pytest.raises(Refused) as refused, limits.holding("streams", "a", 1):
+            raise AssertionError
+        assert refused.value.reason is Reason.TOO_MANY_REQUESTS
+        with limits.holding("streams", "b", 1):
+            assert len(limits._held) == 2
+    with limits.holding("streams", "a", 1):
+        assert len(limits._held) == 1, "nothing is kept of those who hold nothing"

@@ -39,6 +39,19 @@ def test_each_step_has_a_row_and_the_setting_is_named_once():
     ]
 
 
+def test_how_much_a_step_touches_is_told_in_numbers_that_people_read():
+    steps = [
+        step("a", "DeleteTopic a", affects={"messages": 1204, "partitions": 1}),
+        step("b", "EmptyBucket b", irreversible=True, affects={"size_bytes": 12_345_678}, at_least=True),
+        step("c", "DropIndex c", affects={"documents": 0, "size_bytes": 249}),
+    ]
+    assert [text for _, _, text in rows(plan(*(result(n, "retired") for n in "abc"), steps=steps))] == [
+        "DeleteTopic a, affects 1,204 messages and 1 partition",
+        "EmptyBucket b, affects at least 12.3 MB, can't be undone",
+        "DropIndex c, affects 0 documents and 249 bytes",
+    ]
+
+
 def test_what_needs_no_step_is_told_and_what_is_unchanged_is_not():
     found = plan(result("a", "updated", changed=["/labels/x"]), result("b", "retired"), result("c", "unchanged"))
     assert rows(found) == [
