@@ -195,3 +195,34 @@ async def test_a_tenant_lives_on_another_s_cluster_within_its_prefix(queue_daemo
     with pytest.raises(ApiError) as refused:
         await queue_daemon.put_setting("queue.topic", "x", {"value": {"target": "main", **orders(f"{prefix}in")}})
     assert refused.value.status == 422
+
+
+async def test_what_is_named_comes_first_and_goes_last(queue_daemon, kafka_broker, tmp_path):
+    """In one request, in the wrong order and without depends_on."""
+    client, name, copy = queue_daemon, unique("orders"), unique("copy")
+    (tmp_path / "pw").write_text("open sesame")
+    acls = [{"resource": "topic", "name": name, "operations": ["read"]}]
+    declared = [
+        {"type": "queue.route", "name": "copy", "value": {"target": "main", "source": name, "to": [copy]}},
+        {
+            "type": "queue.user",
+            "name": "reader",
+            "value": {"password": {"from_file": str(tmp_path / "pw")}, "acls": acls},
+        },
+        {"type": "queue.topic", "name": "the-orders", "value": orders(name)},
+        {"type": "queue.topic", "name": "the-copy", "value": orders(copy)},
+    ]
+    declared = [{**one, "value": {"target": "main", **one["value"]}} for one in declared]
+    await client.apply(declared)
+    await phase(client, "queue.route", "copy", "Ready")
+    await phase(client, "queue.user", "reader", "Ready")
+    for one in declared[2:]:
+        await client.delete_setting(one["type"], one["name"], deletion="delete")
+    async with asyncio.timeout(60):
+        while "queue.route/copy" not in str((await client.get_setting("queue.topic", "the-copy"))["status"]):
+            await asyncio.sleep(0.1)
+    for one in declared[:2]:
+        await client.delete_setting(one["type"], one["name"])
+    async with by_hand(kafka_broker) as hand, asyncio.timeout(90):
+        while {name, copy} & set(await hand(lambda admin: admin.list_topics())):
+            await asyncio.sleep(0.1)
