@@ -43,6 +43,7 @@ from controlplane.runtime.past import Past
 from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets, fingerprint_key
+from controlplane.runtime.shards import only_told
 from controlplane.runtime.statuses import StatusView
 from controlplane.runtime.streams import Streams
 from controlplane.runtime.supervisor import Supervisor
@@ -139,6 +140,7 @@ class Daemon:
             config=self.config.runtime,
             may_take=always if log.membership is None else log.membership.owns,
             reserved=reserved(self.config),
+            put_aside=log.put_aside or only_told,
         )
         self._stack.push_async_callback(controller.stop)
         await controller.start()

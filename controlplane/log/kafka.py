@@ -28,6 +28,7 @@ from controlplane.log.kafka_reading import Health
 from controlplane.log.kafka_settings import SEND_S, KafkaSettingsLog
 from controlplane.log.kafka_shard import COMMIT_S
 from controlplane.log.kafka_topics import EVENTS, KEPT, SETTINGS, Fault, Retention
+from controlplane.log.ports import KeepAside
 
 
 class KafkaLog:
@@ -45,6 +46,11 @@ class KafkaLog:
         self.groups = KafkaGroups(self._clients, shards)
         self._closing: asyncio.Task[None] | None = None
         self._afterwards: list[Callable[[], None]] = []
+
+    @property
+    def put_aside(self) -> KeepAside:
+        """See the port: the topic of dead letters."""
+        return self.groups.put_aside
 
     @property
     def trouble(self) -> str | None:

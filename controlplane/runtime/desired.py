@@ -93,8 +93,12 @@ class DesiredState:
 
     def _claim(self, resolved: Resolved) -> AbstractSet[str]:
         """The keys that lose or gain an object by it. Note [One backend, two targets]."""
-        entry, identity = resolved.entry, (self._place(resolved.target), resolved.external)
-        return set(self._claims.claim(entry.key, identity, entry.created_revision))
+        entry, kind, place = resolved.entry, resolved.kind, self._place(resolved.target)
+        if kind is None:
+            return NO_KEYS
+        identity = (resolved.target if kind.per_target else place, resolved.external)
+        parts = [(place, part) for part in kind.parts(resolved.key.name, resolved.value)]
+        return set(self._claims.claim(entry.key, identity, entry.created_revision, parts))
 
     def _place(self, target: TargetId) -> Hashable:
         return self._places.get(target, target)
