@@ -34,16 +34,7 @@ KINDS = (
         preexisting=True,
         requires=implied.of_snapshot_policy,
     ),
-    Kind(
-        suggesters.SUGGESTER,
-        search.Suggester,
-        own_name,
-        suggesters.suggester,
-        suggesters.plan_suggester,
-        preexisting=True,
-        requires=implied.of_suggester,
-        confine=confining.suggester,
-    ),
+    suggesters.KIND,
 )
 
 SERVICE = Service(
