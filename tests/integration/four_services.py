@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from controlplane.client.http import CoreplaneClient
 from controlplane.devstack import minio, secrets
 from controlplane.devstack.elasticsearch import credentials
-from reconcilers.queue import kafka_groups, kafka_users
+from reconcilers.queue import kafka_groups, kafka_topics, kafka_users
 from reconcilers.search.shadow import SHADOW
 from tests.integration import queue_world, search_world, storage_world
 from tests.servers import DaemonProcess
@@ -91,17 +91,11 @@ def _of_kafka(admin: Any) -> dict[str, Any]:
             row["name"]: (str(row["topic_id"]), len(row["partitions"])) for row in admin.describe_topics(topics)
         },
         "ends": kafka_groups.ends(admin, places),
-        "configs": _configs(admin, topics),
+        "configs": kafka_topics._configs(admin, dict.fromkeys(topics)),
         "permissions": kafka_users.bindings_of(admin, None),
         "credentials": kafka_users.credentials_of(admin, None),
         "quotas": kafka_users.all_quotas(admin),
     }
-
-
-def _configs(admin: Any, topics: list[str]) -> Any:
-    from reconcilers.queue import kafka_topics
-
-    return kafka_topics._configs(admin, dict.fromkeys(topics))
 
 
 @asynccontextmanager
