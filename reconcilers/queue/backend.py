@@ -38,13 +38,14 @@ from reconcilers.queue import discovered, kafka_groups, login, samples, weighing
 from reconcilers.queue.access import ACL, QUOTA, USER, Own, principal_of
 from reconcilers.queue.access_steps import ChangeAcls, DropCredential, SetCredential, SetQuotas
 from reconcilers.queue.admin import AdminThread, messages, send
+from reconcilers.queue.canary import Canary
 from reconcilers.queue.groups import GROUP
 from reconcilers.queue.kafka_topics import Topics, reassign
 from reconcilers.queue.kafka_users import Users
 from reconcilers.queue.model import TOPIC, TOPIC_ID
 from reconcilers.queue.route_plan import InstallRoute, RemoveRoute
 from reconcilers.queue.routes import Routes
-from reconcilers.queue.routing import ROUTE
+from reconcilers.queue.routing import ROUTE, canary_topic
 from reconcilers.queue.settling import Settling
 from reconcilers.queue.steps import (
     AcceptRecreated,
@@ -96,6 +97,8 @@ class QueueBackend:
         self.client_options = login.client_options(self._target, connection.secrets)
         """For aiokafka."""
         self.routes = Routes(admin, self.client_options, place, self._settling)
+        self._sampler = samples.Sampler(time.time)
+        self._canary = Canary(admin, self.client_options, canary_topic(*place))
         self._appliers: dict[type[Step], Apply] = {
             CreateTopic: self._topics.create,
             ChangeConfig: self._topics.change,
@@ -179,8 +182,9 @@ class QueueBackend:
 
     async def sample(self) -> Sequence[Measurement]:
         """Cluster, topics and groups, and what the routes did."""
-        found = await self.admin.call(samples.sampled, CALL_S)
-        return [*found, *samples.routed(await self.routes.counted())]
+        found = await self.admin.call(self._sampler.sampled, CALL_S)
+        delivery = await self._canary.measured() if self._target.canary else []
+        return [*found, *samples.routed(await self.routes.counted()), *delivery]
 
     async def hints(self) -> AsyncIterator[Hint]:
         """The cluster is another one. Raises `Unreachable` when it doesn't answer."""
@@ -209,6 +213,7 @@ class QueueBackend:
     async def close(self) -> None:
         """See the contract."""
         await self.routes.close()
+        await self._canary.close()
         self.admin.close()
         await self.admin.closed(CLOSE_S)
 

@@ -72,7 +72,7 @@ class Topics:
         brokers = tuple(sorted(broker.node_id for broker in reply.brokers))
         found = self._described(reply.topics, brokers)
         asked = {name: tuple(topic.config) for name, topic in wanted.items() if topic is not None and topic.config}
-        held = _configs(client, {name: names for name, names in asked.items() if _there(found.get(name))})
+        held = configs_of(client, {name: names for name, names in asked.items() if _there(found.get(name))})
         found = {name: _with_config(one, held.get(name)) for name, one in found.items()}
         found = _with_moves(client, found, wanted)
         for name in list(self._expected):
@@ -85,7 +85,7 @@ class Topics:
         request = messages().MetadataRequest(topics=None, allow_auto_topic_creation=False)
         rows = [row for row in send(client, request).topics if matches(row.name, match, reserved=row.is_internal)]
         found = self._described(rows, ())
-        held = _configs(client, dict.fromkeys(name for name, one in found.items() if _there(one)))
+        held = configs_of(client, dict.fromkeys(name for name, one in found.items() if _there(one)))
         return {
             name: replace(one, config=held.get(name, {}))
             for name, one in found.items()
@@ -249,13 +249,26 @@ def partitions_of(client: Any, topics: Iterable[str]) -> dict[str, int]:
     return {row.name: len(row.partitions) for row in reply.topics if row.error_code == 0}
 
 
+def ensure(client: Any, name: str, config: Mapping[str, str]) -> None:
+    """Make a topic of ours with one partition, where it is missing; `TransientError` until it is shown."""
+    row = messages().CreateTopicsRequest.CreatableTopic
+    configs = [row.CreatableTopicConfig(name=key, value=value) for key, value in config.items()]
+    topic = row(name=name, num_partitions=1, replication_factor=-1, assignments=[], configs=configs)
+    request = messages().CreateTopicsRequest(topics=[topic], timeout_ms=REQUEST_MS, validate_only=False)
+    (reply,) = send(client, request).topics
+    if reply.error_code == EXISTS:
+        return
+    error = refusal(reply.error_code, reply.error_message, name)
+    raise error or TransientError(f"{name} was made; it is shown in a moment", reason="Made", retry_after_s=0.3)
+
+
 def _metadata_request(names: Iterable[str]) -> Any:
     """To look at a topic must not make it, whatever the cluster is set to."""
     rows = [messages().MetadataRequest.MetadataRequestTopic(name=name) for name in names]
     return messages().MetadataRequest(topics=rows, allow_auto_topic_creation=False)
 
 
-def _configs(client: Any, asked: Mapping[str, Sequence[str] | None]) -> dict[str, dict[str, Held]]:
+def configs_of(client: Any, asked: Mapping[str, Sequence[str] | None]) -> dict[str, dict[str, Held]]:
     """Topic → its configurations by name; asked for None: all of them. A topic that is gone, or not shown yet, has none."""
     if not asked:
         return {}
