@@ -166,11 +166,10 @@ def _stored(disks: Disks, topics: Iterable[str], limits: Mapping[str, int]) -> I
     for broker, usable in sorted(disks.usable.items()):
         yield Measurement("disk_usable_bytes", usable, {"broker": str(broker)})
     for topic in topics:
-        parts = disks.sizes.get(topic, {})
-        yield Measurement("topic_bytes", sum(parts.values()), {"topic": topic})
-        if len(parts) > 1 and sum(parts.values()):
-            skew = max(parts.values()) * len(parts) / sum(parts.values())
-            yield Measurement("topic_skew_ratio", skew, {"topic": topic})
+        parts = list(disks.sizes.get(topic, {}).values())
+        yield Measurement("topic_bytes", sum(parts), {"topic": topic})
+        if len(parts) > 1 and any(parts):
+            yield Measurement("topic_skew_ratio", max(parts) * len(parts) / sum(parts), {"topic": topic})
         if topic in limits:
             yield Measurement("topic_limit_bytes", limits[topic], {"topic": topic})
 
