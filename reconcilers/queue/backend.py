@@ -179,8 +179,6 @@ class QueueBackend:
         if setting_type in (USER, ACL, QUOTA):
             look = partial(self._users.discover, setting_type=setting_type, match=match)
             return await self.admin.call(look, CALL_S)
-        if setting_type == GROUP:
-            return await self.admin.call(partial(kafka_groups.discover, match=match), CALL_S)
         if setting_type != TOPIC:
             return []
         topics = await self.admin.call(partial(self._topics.discover, match=match), CALL_S)

@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from reconcilers.contract import Discovered, TerminalError, TransientError
-from reconcilers.discovery import matches
-from reconcilers.queue import discovered
+from reconcilers.contract import TerminalError, TransientError
 from reconcilers.queue.admin import messages, partition
 from reconcilers.queue.groups import ObservedGroup
 from reconcilers.queue.kafka_topics import partitions_of
@@ -70,12 +68,6 @@ def offsets_at(client: Any, topic: str, *, earliest: bool) -> dict[int, int]:
     """Where each partition begins or ends."""
     found = ends(client, places_of(client, topic), -2 if earliest else -1)
     return {place.partition: offset for place, offset in found.items()}
-
-
-def discover(client: Any, match: str) -> list[Discovered]:
-    """The groups there are, to be watched."""
-    names = sorted(row["group_id"] for row in client.list_groups())
-    return [discovered.group(name) for name in names if matches(name, match)]
 
 
 def refuse_active(group: str, found: FoundGroup) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,7 +14,8 @@ from redis.asyncio import Redis
 from controlplane.client.http import CoreplaneClient
 from controlplane.devstack import minio, secrets
 from controlplane.devstack.elasticsearch import credentials
-from reconcilers.queue import kafka_groups, kafka_topics, kafka_users
+from reconcilers.queue import kafka_groups, kafka_users
+from reconcilers.queue.kafka_topics import Topics
 from reconcilers.search.shadow import SHADOW
 from tests.integration import queue_world, search_world, storage_world
 from tests.servers import DaemonProcess
@@ -42,10 +42,12 @@ class FourServices:
     async def traces(self) -> dict[str, Any]:
         """Everything that would be different if something had been written: the servers' own counters of writes where
         they have any, and what they hold."""
-        redis, kafka, buckets, search = await asyncio.gather(
-            self._of_redis(), self.kafka(_of_kafka), self._of_minio(), self._of_search()
-        )
-        return {"redis": redis, "kafka": kafka, "minio": buckets, "search": search}
+        return {
+            "redis": await self._of_redis(),
+            "kafka": await self.kafka(_of_kafka),
+            "minio": await self._of_minio(),
+            "search": await self._of_search(),
+        }
 
     async def _of_redis(self) -> dict[str, Any]:
         persistence = await self.redis.info("persistence")
@@ -87,11 +89,8 @@ def _of_kafka(admin: Any) -> dict[str, Any]:
     topics = [name for name in admin.list_topics() if not name.startswith("__")]
     places = [place for name in topics for place in kafka_groups.places_of(admin, name)]
     return {
-        "topics": {
-            row["name"]: (str(row["topic_id"]), len(row["partitions"])) for row in admin.describe_topics(topics)
-        },
+        "topics": Topics().discover(admin, "*"),
         "ends": kafka_groups.ends(admin, places),
-        "configs": kafka_topics._configs(admin, dict.fromkeys(topics)),
         "permissions": kafka_users.bindings_of(admin, None),
         "credentials": kafka_users.credentials_of(admin, None),
         "quotas": kafka_users.all_quotas(admin),
