@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from reconcilers.contract import Evidence, TerminalError
+from reconcilers.search.advice import unused
 from reconcilers.search.analysis import analyse
 from reconcilers.search.feeding import ShardLog
 from reconcilers.search.query_log import MOST_KINDS, QueryLog, shape_of
@@ -117,9 +118,24 @@ def test_the_analysis_names_the_evidence_of_each_advice() -> None:
     ]
     found = analyse(Evidence(0.0, 10.0, metrics, [], []))
     assert found["targets"]["main"]["queries"]["most_frequent"][0]["queries"] == 40
+    assert {(one["target"], one["index"]) for one in found["advice"]} == {("main", "shop")}
     evidence = {one["about"]: one["evidence"] for one in found["advice"]}
-    assert evidence["shop wants 1 replicas on 1 nodes"] == {"number_of_replicas": 1, "data_nodes": 1}
-    assert evidence["shop has more shards than its size needs"] == {"shards": 5, "size_bytes": 1_000}
-    assert evidence["query q on shop is slow"] == {"p95_s": 0.5, "queries": 40}
-    assert evidence["query q on shop often finds nothing"] == {"queries": 40, "without_hits": 20}
+    assert evidence["replicas can't be allocated"] == {"number_of_replicas": 1, "data_nodes": 1}
+    assert evidence["more shards than its size needs"] == {"number_of_shards": 5, "size_bytes": 1_000}
+    assert evidence["query q is slow"] == {"p95_s": 0.5, "queries": 40}
+    assert evidence["query q often finds nothing"] == {"queries": 40, "without_hits": 20}
+    assert found["findings"][2].startswith("main: shop: query q is slow: ")
     assert len(found["findings"]) == 4
+
+
+def test_fields_are_unused_when_they_were_watched_for_long() -> None:
+    mappings = {
+        "properties": {"a": {"type": "keyword"}, "b": {"type": "text"}, "c": {"type": "keyword", "index": False}}
+    }
+    used = {"fields": {"a": {"any": 3}, "b": {"any": 0}}}
+    day_ms = 86_400_000.0
+    rows = [{"tracking_started_at_millis": 0, "stats": used}, {"tracking_started_at_millis": day_ms, "stats": used}]
+    assert list(unused("shop", mappings, rows, 1.5 * day_ms)) == [], "one shard was watched for half a day"
+    (found,) = unused("shop", mappings, rows, 2 * day_ms)
+    assert found["evidence"] == {"fields": ["b"], "watched_s": 86_400}
+    assert list(unused("shop", mappings, (), 2 * day_ms)) == []
