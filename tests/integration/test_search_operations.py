@@ -67,6 +67,9 @@ async def test_queries_are_bounded_filtered_by_tenant_and_counted(elasticsearch_
         assert {hit["source"]["tenant"] for hit in found["hits"]} == {"ours"}
         narrow = await run(theirs, "query", index="ops-query", filter={"range": {"n": {"lt": 6}}}, label="cheap")
         assert narrow["total"] == 3
+        beyond = {"aggs": {"all": {"global": {}, "aggs": {"t": {"top_hits": {}}}}}}
+        with pytest.raises(TerminalError, match="other tenants"):
+            await run(ours, "query", index="ops-query", body=beyond)
         nothing = await run(ours, "query", index="ops-query", query={"match": {"title": "boot"}}, profile=True)
         assert nothing["total"] == 0
         assert nothing["profile"]
