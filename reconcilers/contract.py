@@ -418,6 +418,8 @@ class Operation:
     run: Callable[[OperationContext, Any], Awaitable[dict[str, Any]]]
     effect: bool = True
     """False for operations that only read: they leave no events."""
+    confined: bool = False
+    """It reaches no further than the setting that it is about is confined to: it may run on a target of another tenant."""
     announce: Callable[[Any], dict[str, Any]] = lambda request: request.model_dump(mode="json", exclude_none=True)
     """The request as it stands in the events' details; must not hold a secret."""
     record: Callable[[dict[str, Any]], dict[str, Any]] = lambda result: result
