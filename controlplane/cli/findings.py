@@ -162,7 +162,9 @@ def _advised(service: str, target: str, one: Json) -> Finding:
 
 
 def _listed(value: Any) -> str:
-    """The first few of many."""
+    """The first few of many; whole numbers as such."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     rest = ", …" if isinstance(value, list) and len(value) > MOST_LISTED else ""
     return ", ".join(map(str, value[:MOST_LISTED])) + rest if isinstance(value, list) else str(value)
 

@@ -217,7 +217,7 @@ async def test_snapshots_are_taken_kept_and_restored_under_another_name(elastics
         await world.converge("search.repository", repository, "kinds-repo")
         assert (await world.look("search.repository", repository, "kinds-repo")).converged
         await world.wire.ask("PUT", "/kinds-snap/_doc/1?refresh=true", {"a": 1})
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(110):
             while world.taken.count("RemoveSnapshot") < 1:
                 await world.converge("search.snapshot_policy", policy, "kinds-often")
                 await asyncio.sleep(0.2)

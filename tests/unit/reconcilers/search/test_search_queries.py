@@ -7,17 +7,25 @@ from typing import Any
 
 import pytest
 
-from reconcilers.contract import Evidence, TerminalError
+from reconcilers.contract import Evidence, ExternalId, TerminalError
 from reconcilers.search.advice import unused
 from reconcilers.search.analysis import analyse
 from reconcilers.search.feeding import ShardLog
 from reconcilers.search.query_log import MOST_KINDS, QueryLog, shape_of
 from reconcilers.search.querying import BULK_ITEMS, parts, rows_of
-from reconcilers.search.snapshots import snapshot_name, taken_at
+from reconcilers.search.snapshots import (
+    RemoveSnapshot,
+    Taken,
+    TakeSnapshot,
+    plan_policy,
+    policy,
+    snapshot_name,
+    taken_at,
+)
 from reconcilers.search.suggesters import request_of, suggestions_of
 from reconcilers.search.wire import Answer, Refused, fault_of
 from schemas.names import timestamp
-from schemas.search import Bulk, Suggest, Suggester
+from schemas.search import Bulk, SnapshotPolicy, Suggest, Suggester
 
 
 def test_a_shape_holds_nothing_that_people_typed() -> None:
@@ -81,6 +89,17 @@ def test_the_name_of_a_snapshot_says_when_it_was_taken() -> None:
     assert taken_at("Nightly", name) == 1_764_000_000.0
     assert taken_at("night", name) is None
     assert taken_at("Nightly", "nightly-x") is None
+
+
+def test_snapshots_beyond_those_kept_go_before_another_is_taken() -> None:
+    value = SnapshotPolicy.model_validate({"target": "m", "repository": "r", "indices": ["*"], "every_s": 2, "keep": 2})
+    external = ExternalId("search.snapshot_policy", "n")
+    taken = [Taken(snapshot_name("n", at), at, "SUCCESS") for at in (1.0, 3.0, 5.0)]
+    for now in (5.5, 100.0):  # the next is due already: a server may be as slow as that every time
+        (step,) = plan_policy(external, policy("n", value), taken, now).steps
+        assert step == RemoveSnapshot(external, "r", taken[0].name)
+    (step,) = plan_policy(external, policy("n", value), taken[1:], 100.0).steps
+    assert step == TakeSnapshot(external, "r", snapshot_name("n", 100.0), ("*",))
 
 
 @pytest.mark.parametrize(
