@@ -9,6 +9,7 @@ import pytest
 from controlplane.cli.doctor import examine
 from tests.e2e.conditions import phase, until
 from tests.integration.search_world import INDEX, login, opened
+from tests.integration.test_search_migration import serving
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -71,4 +72,5 @@ async def test_queries_are_counted_and_the_doctor_tells_what_to_do(elasticsearch
         empty = told[f"{INDEX_NAME}: query match(title) often finds nothing"]
         assert "queries 25, without_hits 25" in empty.message
     async with opened(elasticsearch_server) as world:
-        await world.wire.ask("DELETE", f"/{INDEX_NAME}-g1-*", params={"expand_wildcards": "all"})
+        for concrete in await serving(world, INDEX_NAME):
+            await world.wire.ask("DELETE", f"/{concrete}")
