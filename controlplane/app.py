@@ -122,7 +122,7 @@ class Daemon:
             directories = (SECRETS,)
         return EnvironmentSecrets(
             config.data_dir,
-            fingerprint_key(config.data_dir),
+            fingerprint_key(config.data_dir, config.secrets.fingerprint_key),
             directories=directories,
             environment=config.secrets.environment,
         )
@@ -150,6 +150,8 @@ class Daemon:
 
     def _join(self, controller: Controller, membership: Membership) -> None:
         """Become one of the replicas, once others can reach us."""
+        if self.config.secrets.fingerprint_key is None:
+            _log.info("fingerprints are this replica's alone", advice="give all replicas one secrets.fingerprint_key")
         membership.announce(self.config.http.advertise or self.url)
         self._supervisor.start("ownership", Ownership(membership, controller, self.replica.halted).run)
 
