@@ -92,7 +92,7 @@ class Daemon:
         config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         log = self._log = await open_log(config)
         self._stack.push_async_callback(log.close)
-        self.replica = Replica(log.settings, self.clock, self.metrics)
+        self.replica = Replica(log.settings, self.clock, self.metrics, shared=log.membership is not None)
         await self.replica.catch_up()
         self.directory = Directory(self.replica.state, config.tenants)
         self.directory.load()
