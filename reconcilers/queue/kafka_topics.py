@@ -104,7 +104,8 @@ class Topics:
                 continue
             partitions = sorted(row.partitions, key=lambda part: part.partition_index)
             replicas = tuple(tuple(part.replica_nodes) for part in partitions)
-            found[row.name] = ObservedTopic(topic_id, replicas, brokers=brokers)
+            behind = any(len(part.isr_nodes) < len(part.replica_nodes) for part in partitions)
+            found[row.name] = ObservedTopic(topic_id, replicas, brokers=brokers, behind=behind)
         return found
 
     def _settle(self, name: str, found: dict[str, ObservedTopic | BackendError]) -> None:
@@ -281,7 +282,7 @@ def _with_config(one: ObservedTopic | BackendError, config: Mapping[str, Held] |
 def _with_moves(
     client: Any, found: dict[str, ObservedTopic | BackendError], wanted: Mapping[str, Topic | None]
 ) -> dict[str, ObservedTopic | BackendError]:
-    """Asked only when a topic has another number of replicas than it should have."""
+    """Asked only when a topic has another number of replicas than it should have, or some that aren't in sync."""
     off = [name for name, one in found.items() if isinstance(one, ObservedTopic) and _off(one, wanted.get(name))]
     if not off:
         return found
@@ -297,4 +298,4 @@ def _with_moves(
 
 def _off(one: ObservedTopic, topic: Topic | None) -> bool:
     wanted = None if topic is None else topic.replication_factor
-    return wanted is not None and any(len(on) != wanted for on in one.replicas)
+    return wanted is not None and (one.behind or any(len(on) != wanted for on in one.replicas))

@@ -73,24 +73,20 @@ class Routes:
 
     async def counted(self) -> list[tuple[str, routing.Count]]:
         """(route, what its routers counted since it was installed)."""
-        if not self._known():
-            return []
         table = await self._read()
+        if not table.routes:
+            return []
         progress = await self._admin.call(partial(_progress, group=self._group), CALL_S)
         found = []
         for one in table.routes.values():
             counts = [counts[one.digest] for counts in progress.values() if one.digest in counts]
-            found.append((one.name, routing.Count(sum(c.routed for c in counts), sum(c.dead for c in counts))))
+            found.append((one.name, routing.Count(*map(sum, zip(routing.Count(), *counts, strict=True)))))
         return found
 
     async def close(self) -> None:
         """Safe to call twice."""
         with suppress(TimeoutError):
             await self._reader.close()
-
-    def _known(self) -> bool:
-        """Somebody looked at routes here: there may be some."""
-        return bool(self._reader.table.routes)
 
     async def _read(self) -> Table:
         there = await self._admin.call(partial(partitions_of, topics=[self._topic]), CALL_S)
@@ -165,8 +161,8 @@ class Routes:
             await producer.stop()
 
 
-def _progress(client: Any, group: str) -> dict[Any, dict[str, routing.Count]]:
-    return {place: routing.counts_in(metadata) for place, (_, metadata) in committed(client, group).items()}
+def _progress(client: Any, group: str) -> dict[Any, Mapping[str, routing.Count]]:
+    return {place: routing.progress_in(metadata).counts for place, (_, metadata) in committed(client, group).items()}
 
 
 def _going(progress: Mapping[Any, Mapping[str, Any]], one: Installed | None, digest: str) -> int:

@@ -38,6 +38,7 @@ def routed(counts: Iterable[tuple[str, Count]]) -> list[Measurement]:
         for measured in (
             Measurement("routed_total", count.routed, {"route": route}),
             Measurement("dead_lettered_total", count.dead, {"route": route}),
+            Measurement("repeated_total", count.repeated, {"route": route}),
         )
     ]
 
