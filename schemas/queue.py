@@ -85,6 +85,8 @@ class Target(Value):
         BeforeValidator(_servers),
     ]
     security: Security = Security()
+    canary: bool = False
+    """Measure how long a message takes by sending one with every sample, through a topic `coreplane.canary.TENANT.TARGET`."""
 
     @property
     def place(self) -> tuple[tuple[str, int], ...]:

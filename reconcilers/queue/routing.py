@@ -57,6 +57,11 @@ def router_group(tenant: str, target: str) -> str:
     return _bounded(f"coreplane.router.{tenant}.{target}")
 
 
+def canary_topic(tenant: str, target: str) -> str:
+    """The topic of the messages by which the time of delivery is measured."""
+    return _bounded(f"coreplane.canary.{tenant}.{target}")
+
+
 def transactional_id(group: str, topic: str, partition: int) -> str:
     """Fixed per source partition: whoever starts a producer with it fences the router that had the partition before."""
     return f"{group}.{topic}.{partition}"
