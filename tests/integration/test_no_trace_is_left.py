@@ -128,6 +128,8 @@ async def test_what_others_made_is_taken_over_without_a_write(four: FourServices
     before = await four.traces()
     settings = await imported(four, kinds)
     assert {one["type"] for one in settings} == kinds.keys()
+    # Nobody can tell whether the password of a user of Kafka is the one named: it isn't taken over unasked.
+    settings = [one for one in settings if one["type"] != "queue.user"]
     plan = await four.client.plan(settings)
     assert (plan["steps"], plan["unknown"], plan["refused"]) == ([], [], [])
     await four.client.apply(settings)
@@ -183,7 +185,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 def changed(one: dict[str, Any]) -> dict[str, Any]:
-    return {**one, "value": {**one["value"], **CHANGES.get(one["type"], {})}}
+    return {**one, "policy": {"adopt": "always"}, "value": {**one["value"], **CHANGES.get(one["type"], {})}}
 
 
 def _new(name: str) -> list[dict[str, Any]]:
