@@ -36,12 +36,12 @@ from controlplane.runtime.desired import DesiredState
 from controlplane.runtime.link import Surrounded
 from controlplane.runtime.ownership import MayTake, always
 from controlplane.runtime.replica import Replica
+from controlplane.runtime.secrets import TenantSecrets
 from controlplane.runtime.shards import Shard, ShardLost, only_told
 from controlplane.runtime.statuses import StatusView
 from controlplane.runtime.supervisor import Supervisor
 from controlplane.runtime.target import TargetLoop
 from controlplane.telemetry.metrics import Metrics
-from reconcilers.contract import Secrets
 
 _log = structlog.get_logger()
 
@@ -67,7 +67,7 @@ class Controller:
         statuses: StatusView,
         catalogue: Catalogue,
         *,
-        secrets: Secrets,
+        secrets: TenantSecrets,
         clock: Clock,
         metrics: Metrics,
         config: RuntimeConfig,

@@ -30,9 +30,10 @@ from controlplane.runtime.decisions import Decision, Surroundings
 from controlplane.runtime.desired import DesiredState
 from controlplane.runtime.foreseen import Foreseen, Previewed, decided, previewed, unobserved
 from controlplane.runtime.observing import observe
+from controlplane.runtime.secrets import TenantSecrets
 from controlplane.runtime.statuses import StatusView
 from controlplane.telemetry.metrics import Metrics
-from reconcilers.contract import Backend, BackendError, ExternalId, Plan, Secrets, TerminalError, Unreachable, Weighing
+from reconcilers.contract import Backend, BackendError, ExternalId, Plan, TerminalError, Unreachable, Weighing
 
 _log = structlog.get_logger()
 
@@ -139,7 +140,7 @@ class Preview:
         statuses: StatusView,
         links: Links,
         *,
-        secrets: Secrets,
+        secrets: TenantSecrets,
         clock: Clock,
         metrics: Metrics,
     ) -> None:

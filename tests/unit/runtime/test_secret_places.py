@@ -78,3 +78,48 @@ def test_variables_are_found_by_glob_and_the_daemons_token_never_is(
             except SecretNotFound:
                 seen.append(False)
         assert seen == found
+
+
+# --- whose they are ----------------------------------------------------------------------------------------------------
+
+
+def permitted(data_dir: Path, tenant: str, directories: Sequence[Path] | None = (Path("secrets"),), **ref: str) -> bool:
+    return EnvironmentSecrets(data_dir, b"k", directories=directories).permits(tenant, SecretRef(**ref))
+
+
+def test_a_tenant_names_the_files_of_its_own_folder_and_no_others(data_dir: Path) -> None:
+    own = data_dir / "secrets" / "tenants" / "acme"
+    own.mkdir(parents=True)
+    (own / "password").write_text("a")
+    (own / "others").symlink_to(data_dir / "secrets" / "app")
+    assert permitted(data_dir, "acme", from_file="secrets/tenants/acme/password")
+    assert permitted(data_dir, "acme", from_file=str(own / "password"))
+    for name in (
+        "secrets/app",
+        "secrets/tenants/acme/../../app",
+        "secrets/tenants/acme/others",
+        "secrets/tenants/acme2/password",
+        "fingerprint.key",
+        "secrets/tenants/acme/\0",
+    ):
+        assert not permitted(data_dir, "acme", from_file=name), name
+    assert not permitted(data_dir, "other", from_file="secrets/tenants/acme/password")
+    assert not permitted(data_dir, "acme", from_env="SHOP_PASSWORD")
+
+
+def test_the_default_tenant_has_all_but_the_folders_of_the_others(data_dir: Path) -> None:
+    for name in ("secrets/app", "secrets/mount/password", "secrets/tenants-not/x"):
+        assert permitted(data_dir, "default", from_file=name), name
+    for name in (
+        "secrets/tenants/acme/password",
+        "secrets/mount/../tenants/acme/password",
+        "secrets/tenants/default/x",
+    ):
+        assert not permitted(data_dir, "default", from_file=name), name
+    assert permitted(data_dir, "default", from_env="SHOP_PASSWORD")
+
+
+def test_where_nothing_is_bounded_everybodys_secrets_are_everybodys(data_dir: Path) -> None:
+    for tenant in ("default", "acme"):
+        assert permitted(data_dir, tenant, None, from_file="secrets/tenants/other/x")
+        assert permitted(data_dir, tenant, None, from_env="X")
