@@ -38,7 +38,7 @@ MOMENTS = {
     "retired": ("PUT", f"{OLD}/_mapping"),
 }
 """Moment → the request after which it is: the server did it, and its answer is lost."""
-USUAL = ("copying", "feeding", "swapped")
+USUAL = ("feeding", "swapped")
 
 
 class Killer:
