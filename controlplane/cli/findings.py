@@ -70,7 +70,15 @@ def of_topics(url: str, faults: Sequence[Fault]) -> Iterator[Finding]:
     if url.startswith("kafka:") and not faults:
         yield Finding("topics", GOOD, f"as they should be at {url}")
     for fault in faults:
-        yield Finding(f"topic {fault.topic}", BAD if fault.refused else GOOD, fault.message, fault.mend)
+        advice = f"`coreplane doctor --mend`, or {fault.mend}" if fault.config else fault.mend
+        yield Finding(f"topic {fault.topic}", BAD if fault.refused else GOOD, fault.message, advice)
+
+
+def of_mended(faults: Sequence[Fault]) -> Iterator[Finding]:
+    """Topics whose configuration was set right just now."""
+    for fault in faults:
+        values = ", ".join(f"{name}={value}" for name, value in fault.config.items())
+        yield Finding(f"topic {fault.topic}", GOOD, f"mended: it {fault.message}; now {values}")
 
 
 def of_indices(url: str, complaint: str | None) -> Finding:

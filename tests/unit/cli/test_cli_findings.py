@@ -68,6 +68,17 @@ def test_topics_that_the_daemon_would_refuse_are_bad_and_come_with_their_command
     assert list(findings.of_topics("sqlite:log.db", [])) == []
 
 
+def test_what_doctor_can_mend_it_says_and_what_it_mended() -> None:
+    fault = Fault(
+        "coreplane.settings", "forgets after 1000 ms, not never", "kafka-configs.sh", config={"retention.ms": "-1"}
+    )
+    (finding,) = findings.of_topics("kafka://broker:9092", [fault])
+    assert finding.advice == "`coreplane doctor --mend`, or kafka-configs.sh"
+    (finding,) = findings.of_mended([fault])
+    assert (finding.state, finding.advice) == (findings.GOOD, "")
+    assert finding.message == "mended: it forgets after 1000 ms, not never; now retention.ms=-1"
+
+
 def test_a_daemon_that_everybody_reaches_without_a_token_is_warned_of() -> None:
     for url, required, warned in (
         ("http://127.0.0.1:8470", False, []),
