@@ -15,7 +15,7 @@ from typing import Any, Final
 from reconcilers.contract import BackendError, ExternalId, Fence, Outcome, TerminalError, TransientError
 from reconcilers.search import checking
 from reconcilers.search.definition import Body, Definition, component_of
-from reconcilers.search.documents import Document, Held, PutDocument, RemoveDocument
+from reconcilers.search.documents import Document, Held, PutDocument, RemoveDocument, rule_id
 from reconcilers.search.wire import Refused, Wire, done, path_of
 
 PREFIX: Final = "coreplane-synonyms-"
@@ -76,6 +76,14 @@ class SynonymSets:
             part = index.get("analysis", {}).get("filter", {}).get(name, {})
             found[name] = [str(rule) for rule in part.get("synonyms", ())]
         return found
+
+    async def raw(self) -> dict[str, dict[str, Any]]:
+        """The sets as the API would list them."""
+        rows = {
+            name: [{"id": rule_id(rule), "synonyms": rule} for rule in rules]
+            for name, rules in (await self.listed()).items()
+        }
+        return {name: {"synonyms_set": found} for name, found in rows.items()}
 
     async def put(self, step: PutDocument, fence: Fence) -> Outcome:
         """The filter is called as the set."""
