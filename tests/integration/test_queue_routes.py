@@ -212,20 +212,37 @@ async def told(process, broker, metric):
 async def test_a_router_that_is_stopped_in_order_repeats_nothing(routing_daemon, kafka_broker):
     source, everything = await topics(kafka_broker, source=2, everything=1)
     value = {"target": routing_daemon.target, "source": source, "to": [everything]}
+    sent, stopped = 0, asyncio.Event()
+
+    async def flow(producer):
+        nonlocal sent
+        while not stopped.is_set():
+            for _ in range(50):
+                await producer.send(source, str(sent).encode(), str(sent).encode())
+                sent += 1
+            await asyncio.sleep(0.01)
+        await producer.flush()
+
     async with producing(kafka_broker) as producer:
         async with routing_daemon.client() as client:
             await put(client, ROUTE, "everything", value)
-        for number in range(12_000):
-            await producer.send(source, str(number).encode(), str(number).encode())
-        await producer.flush()
-        async with asyncio.timeout(60):
-            while not await values(kafka_broker, everything):
-                await asyncio.sleep(0.02)
-        await routing_daemon.stop()
-        await routing_daemon.start(**{ADMIN_PASSWORD: admin_password(kafka_broker)})
-        found = await until_there(kafka_broker, everything, 12_000)
-    assert sorted(found) == list(range(12_000))
-    assert await told(routing_daemon, kafka_broker, "routed_total") == 12_000
+        flowing = asyncio.create_task(flow(producer))
+        try:
+            for _ in range(2):
+                before = sent
+                async with asyncio.timeout(60):
+                    while await told(routing_daemon, kafka_broker, "routed_total") <= before:
+                        await asyncio.sleep(0.02)
+                await routing_daemon.stop()
+                await routing_daemon.start(**{ADMIN_PASSWORD: admin_password(kafka_broker)})
+        finally:
+            stopped.set()
+            await flowing
+        found = await until_there(kafka_broker, everything, sent)
+    assert sorted(found) == list(range(sent))
+    async with asyncio.timeout(60):  # the last batch is there before it is committed
+        while await told(routing_daemon, kafka_broker, "routed_total") != sent:
+            await asyncio.sleep(0.1)
     assert await told(routing_daemon, kafka_broker, "repeated_total") == 0
 
 
