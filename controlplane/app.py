@@ -92,7 +92,7 @@ class Daemon:
         config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         log = self._log = await open_log(config)
         self._stack.push_async_callback(log.close)
-        self.replica = Replica(log.settings, self.clock, self.metrics)
+        self.replica = Replica(log.settings, self.clock, self.metrics, shared=log.membership is not None)
         await self.replica.catch_up()
         self.directory = Directory(self.replica.state, config.tenants)
         self.directory.load()
@@ -122,7 +122,7 @@ class Daemon:
             directories = (SECRETS,)
         return EnvironmentSecrets(
             config.data_dir,
-            fingerprint_key(config.data_dir),
+            fingerprint_key(config.data_dir, config.secrets.fingerprint_key),
             directories=directories,
             environment=config.secrets.environment,
         )
@@ -150,6 +150,8 @@ class Daemon:
 
     def _join(self, controller: Controller, membership: Membership) -> None:
         """Become one of the replicas, once others can reach us."""
+        if self.config.secrets.fingerprint_key is None:
+            _log.info("fingerprints are this replica's alone", advice="give all replicas one secrets.fingerprint_key")
         membership.announce(self.config.http.advertise or self.url)
         self._supervisor.start("ownership", Ownership(membership, controller, self.replica.halted).run)
 

@@ -510,6 +510,8 @@ class Service:
     connect: Callable[[Connection], Awaitable[Backend]]
     """Open a backend; raises `Unreachable`, `TerminalError` (wrong credentials), `SecretNotFound`."""
     operations: tuple[Operation, ...] = ()
+    """One called `advise` that takes `{target}` and answers `{advice: [{index?, about, advice, evidence}]}` is asked by
+    `coreplane doctor`; what `analyse` advises about the same isn't repeated there."""
     analyse: Callable[[Evidence], dict[str, Any]] | None = None
     companion: Companion | None = None
     formats: tuple[FileFormat, ...] = ()

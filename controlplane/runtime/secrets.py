@@ -30,6 +30,8 @@ TENANTS: Final = "tenants"
 FINGERPRINT_HEX = 16
 """Length of a fingerprint: enough to tell two secrets apart, useless for finding one."""
 
+LEAST_KEY_BYTES = 32
+
 
 class TenantSecrets(Secrets, Protocol):
     """The port as the daemon itself sees it."""
@@ -107,8 +109,11 @@ class EnvironmentSecrets:
         return hmac.digest(self._key, text.encode(), "sha256").hex()[:FINGERPRINT_HEX]
 
 
-def fingerprint_key(data_dir: Path) -> bytes:
-    """The key of fingerprints, made on first use and kept (mode 0600) so that fingerprints stay comparable."""
+def fingerprint_key(data_dir: Path, reference: SecretRef | None = None) -> bytes:
+    """The key of fingerprints: what is referred to, or one that is made on first use and kept (mode 0600), so that
+    fingerprints stay comparable. Raises ValueError for a reference that leads nowhere, or to next to nothing."""
+    if reference is not None:
+        return _referred(data_dir, reference)
     path = data_dir / "fingerprint.key"
     try:
         return path.read_bytes()
@@ -118,3 +123,15 @@ def fingerprint_key(data_dir: Path) -> bytes:
         with os.fdopen(handle, "wb") as file:
             file.write(key)
         return key
+
+
+def _referred(data_dir: Path, reference: SecretRef) -> bytes:
+    try:
+        key = EnvironmentSecrets(data_dir, b"").reveal(reference).encode()
+    except SecretNotFound as exc:
+        msg = f"secrets.fingerprint_key: {exc}"
+        raise ValueError(msg) from exc
+    if len(key) < LEAST_KEY_BYTES:
+        msg = f"secrets.fingerprint_key has {len(key)} bytes; `openssl rand -hex 32` makes one"
+        raise ValueError(msg)
+    return key

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.runtime.secrets import EnvironmentSecrets
+from controlplane.runtime.secrets import EnvironmentSecrets, fingerprint_key
 from reconcilers.contract import SecretNotFound
 from schemas.secret import SecretRef
 
@@ -78,6 +78,22 @@ def test_variables_are_found_by_glob_and_the_daemons_token_never_is(
             except SecretNotFound:
                 seen.append(False)
         assert seen == found
+
+
+def test_replicas_that_are_given_one_key_make_the_same_fingerprints(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("k" * 32 + "\n")
+    (tmp_path / "short").write_text("k")
+    named = SecretRef(from_file=str(tmp_path / "key"))
+    made = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        keys = (fingerprint_key(tmp_path / name), fingerprint_key(tmp_path / name, named))
+        made.append([EnvironmentSecrets(tmp_path / name, key).fingerprint("secret") for key in keys])
+    assert made[0][1] == made[1][1]
+    assert made[0][0] != made[1][0]
+    for wrong, told in (("short", "1 bytes"), ("nowhere", "not found")):
+        with pytest.raises(ValueError, match=told):
+            fingerprint_key(tmp_path, SecretRef(from_file=str(tmp_path / wrong)))
 
 
 # --- whose they are ----------------------------------------------------------------------------------------------------
