@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from controlplane.devstack import provision, stack
 from controlplane.devstack.elasticsearch import ELASTICSEARCH
@@ -24,6 +25,9 @@ from tests.servers import DaemonProcess, SharedServer, kafka_in, program_of, sta
 SUITES = ("unit", "architecture", "contract", "simulation", "integration", "e2e")
 """Fast ones first: a mistake shows early."""
 
+
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
 
 SHARED = {
     "kafka_broker": KAFKA,

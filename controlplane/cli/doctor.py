@@ -101,7 +101,7 @@ async def examine(client: CoreplaneClient) -> list[Finding]:
         return [*found, Finding("access", BAD, failure.message, failure.hint)]
     except ClientError as exc:
         return [*found, Finding("daemon", BAD, str(exc))]
-    advised = findings.of_analyses(await _analyses(client, report))
+    advised = findings.of_advice(await _analyses(client, report), await _advice(client, report))
     access = (*findings.of_access(client.url, report), *findings.of_tokens(tokens, time.time()))
     found += findings.of_projection(report.get("projection"))
     return [*found, *access, *findings.of_targets(report), *findings.of_stalled(settings), *advised]
@@ -115,6 +115,24 @@ async def _analyses(client: CoreplaneClient, report: Mapping[str, Any]) -> dict[
             found[service] = await client.analytics(service)
         except ClientError:
             continue  # it has none, or it can't be told just now: advice isn't worth an error
+    return found
+
+
+async def _advice(client: CoreplaneClient, report: Mapping[str, Any]) -> dict[tuple[str, str], list[findings.Json]]:
+    """(service, target) → what the service advises when it looks at the target now."""
+    try:
+        known = {one["operation"] for one in (await client.operations())["items"]}
+    except ClientError:
+        return {}
+    found: dict[tuple[str, str], list[findings.Json]] = {}
+    for target in report.get("targets") or ():
+        service, name = str(target["service"]), str(target["target"])
+        if target.get("up") and target.get("tenant") == client.tenant and f"{service}.advise" in known:
+            try:
+                answer = await client.operate(f"{service}.advise", {"target": name})
+            except ClientError:
+                continue  # as above; who may only look mayn't run operations either
+            found[service, name] = answer["result"]["advice"]
     return found
 
 

@@ -181,10 +181,15 @@ def script(_name: str, value: search.Script) -> Document:
 
 
 def synonyms(_name: str, value: search.Synonyms) -> Document:
-    """`PUT _synonyms`; a rule's id is its digest, so that equal rules are equal sets."""
-    rules = {rule: hashlib.sha256(rule.encode()).hexdigest()[:16] for rule in value.rules}
+    """`PUT _synonyms`; equal rules are equal sets."""
+    rules = {rule: rule_id(rule) for rule in value.rules}
     rows = sorted(({"id": id_, "synonyms": rule} for rule, id_ in rules.items()), key=lambda row: row["id"])
     return Document({"synonyms_set": rows}, value.asserts)
+
+
+def rule_id(rule: str) -> str:
+    """Its digest."""
+    return hashlib.sha256(rule.encode()).hexdigest()[:16]
 
 
 def lifecycle(_name: str, value: search.Lifecycle) -> Document:

@@ -9,19 +9,28 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from reconcilers.contract import BackendError, Discovered, ExternalId, Fence, Outcome, TerminalError
+from reconcilers.contract import (
+    BackendError,
+    Discovered,
+    ExternalId,
+    Fence,
+    Outcome,
+    TerminalError,
+    TransientError,
+)
 from reconcilers.discovery import matches, setting_name
 from reconcilers.search import shadow
 from reconcilers.search.copying import Copies
-from reconcilers.search.definition import TIER, Body, Definition, differences, makeable
+from reconcilers.search.definition import TIER, Body, Definition, differences, digest_of, makeable
 from reconcilers.search.generations import (
     Generation,
     Mark,
+    alias_of_generation,
     described_as,
     generation,
     marked,
@@ -31,20 +40,31 @@ from reconcilers.search.generations import (
 from reconcilers.search.migrating import unmarked
 from reconcilers.search.model import ObservedIndex, Verdict
 from reconcilers.search.steps import BackfillFields, ChangeIndex, CreateIndex, DropIndex, OpenIndex, ReopenIndex
+from reconcilers.search.synonym_sets import Sets, SynonymSets, sets_named
 from reconcilers.search.wire import Refused, Wire, done, path_of
 
 NAMES_AT_ONCE: Final = 60
 """Names in one request: its first line is limited to 4 KiB."""
 AT_ONCE: Final = 8
 REMEMBERED: Final = 2_000
-_GENERATION = re.compile(r"-g\d+-[0-9a-f]{8}$")
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What indices refer to, as it is now."""
+
+    pipelines: frozenset[str] | None
+    """Their names; None when nobody names one."""
+    synonyms: Sets
+    """Sets that are given to indices inline."""
 
 
 class Indices:
     """The indices of one cluster."""
 
-    def __init__(self, wire: Wire, copies: Copies) -> None:
+    def __init__(self, wire: Wire, copies: Copies, synonyms: SynonymSets) -> None:
         self._wire = wire
+        self._synonyms = synonyms
         self._copies = copies
         self._canonical: dict[str, Body | TerminalError] = {}
         self._verdicts: dict[str, Verdict] = {}
@@ -53,9 +73,9 @@ class Indices:
     async def observe(self, wanted: Mapping[ExternalId, Definition | None]) -> dict[ExternalId, Any]:
         """All generations of all aliases that are asked for."""
         described = await self.described([external.name for external in wanted])
-        pipelines = await self._pipelines(wanted)
+        around = Around(await self._pipelines(wanted), await self._synonyms.sets_for(list(wanted.values())))
         looks = [
-            self._look(external, desired, described.get(external.name, ()), pipelines)
+            self._look(external, desired, described.get(external.name, ()), around)
             for external, desired in wanted.items()
         ]
         found = await asyncio.gather(*looks)
@@ -75,7 +95,7 @@ class Indices:
             asked = [part for name in names[at : at + NAMES_AT_ONCE] for part in (name, f"{name}-g*")]
             answer = await self._wire.ask("GET", path_of(",".join(asked)), params=params, absent={})
             for index, document in answer.items():
-                aliases = {*document.get("aliases", {}), index, _GENERATION.sub("", index)} & known
+                aliases = {*document.get("aliases", {}), index, alias_of_generation(index) or index} & known
                 for alias in aliases:
                     one = generation(alias, index, document)
                     if one is not None and one.name not in {other.name for other in found[alias]}:
@@ -105,18 +125,19 @@ class Indices:
         external: ExternalId,
         desired: Definition | None,
         generations: tuple[Generation, ...],
-        pipelines: frozenset[str] | None,
+        around: Around,
     ) -> ObservedIndex | BackendError | None:
         holds = serving(external.name, generations)
         if desired is None:
             return ObservedIndex(holds, generations) if generations else None
         async with self._gate:
             try:
-                wanted = await self.canonical(desired)
+                wanted = await self.canonical(desired, around.synonyms)
                 if not generations:
                     return None
-                return await self._compared(desired, wanted, ObservedIndex(holds, generations, wanted), pipelines)
-            except TerminalError as exc:
+                seen = ObservedIndex(holds, generations, wanted)
+                return await self._compared(desired, wanted, seen, around.pipelines)
+            except (TerminalError, TransientError) as exc:
                 return exc
 
     async def _compared(
@@ -126,7 +147,7 @@ class Indices:
         verdict = copy = feed = None
         well = True
         if holds is not None and differences(wanted, holds.settings, holds.mappings, holds.aliases):
-            verdict = await self._verdict(desired, wanted, holds)
+            verdict = await self._verdict(wanted, holds)
         if building is not None:
             feed = self._copies.feed(building)
             if building.mark.phase == "copying":
@@ -136,12 +157,14 @@ class Indices:
         missing = _missing(desired, pipelines)
         return ObservedIndex(holds, seen.generations, wanted, verdict, copy, feed, well, missing)
 
-    async def canonical(self, desired: Definition) -> Body:
+    async def canonical(self, desired: Definition, synonyms: Sets) -> Body:
         """The declaration in the server's words. Raises `TerminalError` InvalidDefinition."""
-        key = f"{desired.digest} {json.dumps(dict(desired.body.aliases), sort_keys=True)}"
+        body = self._synonyms.resolved(desired.body, synonyms)
+        digest = desired.digest if body is desired.body else digest_of(body)
+        key = f"{digest} {json.dumps(dict(desired.body.aliases), sort_keys=True)}"
         known = self._canonical.get(key)
         if known is None:
-            known = await self._simulated(desired.body)
+            known = await self._simulated(body)
             _bounded(self._canonical)
             self._canonical[key] = known
         if isinstance(known, TerminalError):
@@ -156,8 +179,8 @@ class Indices:
                 raise
             return exc
 
-    async def _verdict(self, desired: Definition, wanted: Body, held: Generation) -> Verdict:
-        text = json.dumps([desired.digest, held.name, dict(held.settings), dict(held.mappings)], sort_keys=True)
+    async def _verdict(self, wanted: Body, held: Generation) -> Verdict:
+        text = json.dumps([digest_of(wanted), held.name, dict(held.settings), dict(held.mappings)], sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()
         known = self._verdicts.get(key)
         if known is None:
@@ -184,30 +207,30 @@ class Indices:
 
     async def discover(self, match: str) -> list[Discovered]:
         """What has a name that matches, by alias where there is one; the server's own and unfinished generations aren't."""
+        answer = await self._everything()
+        shared = Counter(alias for document in answer.values() for alias in document.get("aliases", {}))
+        named = [(name, document) for index, document in answer.items() if (name := _name_of(index, document))]
+        return [_declared(name, document, shared) for name, document in named if matches(name, match)]
+
+    async def mapped(self) -> dict[str, Mapping[str, Any]]:
+        """The mappings of what serves, by alias where there is one."""
+        answer = await self._everything()
+        return {name: one.get("mappings", {}) for index, one in answer.items() if (name := _name_of(index, one))}
+
+    async def _everything(self) -> dict[str, Mapping[str, Any]]:
         params = {"flat_settings": True, "expand_wildcards": "open,closed"}
         answer = await self._wire.ask("GET", "/*", params=params, absent={})
-        found: list[Discovered] = []
-        for index, document in sorted(answer.items()):
-            if index.startswith((".", shadow.SHADOW)):
-                continue
-            aliases = [alias for alias in document.get("aliases", {}) if generation(alias, index, document)]
-            named = [alias for alias in aliases if alias != index and _GENERATION.sub("", index) == alias]
-            if not named and _GENERATION.search(index):
-                continue
-            name = named[0] if named else index
-            if matches(name, match):
-                found.append(_declared(name, document))
-        return found
+        return dict(sorted(answer.items()))
 
     # --- steps ---------------------------------------------------------------------------------------------------------
 
     async def create(self, step: CreateIndex, fence: Fence) -> Outcome:
         """The first generation with its aliases, at once."""
         meta = marked(step.body.mappings.get("_meta"), Mark("serving", step.digest))
+        sets = await self._synonyms.listed() if self._synonyms.is_inline and sets_named(step.body) else {}
+        settings = self._synonyms.resolved(step.body, sets).settings
         body = shadow.template_of(
-            Body(
-                step.body.settings, {**step.body.mappings, "_meta": meta}, {**step.body.aliases, step.external.name: {}}
-            )
+            Body(settings, {**step.body.mappings, "_meta": meta}, {**step.body.aliases, step.external.name: {}})
         )
         await self._wire.send(fence, "PUT", path_of(step.index), body)
         return done(index=step.index)
@@ -258,8 +281,16 @@ class Indices:
         return done()
 
 
-def _declared(name: str, document: Mapping[str, Any]) -> Discovered:
-    """The declaration of an index as it is."""
+def _name_of(index: str, document: Mapping[str, Any]) -> str | None:
+    """What its declaration is called; None for what is nobody's to declare."""
+    if index.startswith((".", shadow.SHADOW)):
+        return None
+    alias = alias_of_generation(index)
+    return index if alias is None else alias if alias in document.get("aliases", {}) else None
+
+
+def _declared(name: str, document: Mapping[str, Any], shared: Mapping[str, int]) -> Discovered:
+    """The declaration of an index as it is; aliases that it shares with others are declared by themselves."""
     settings = {
         key.removeprefix("index."): value for key, value in makeable(document["settings"]).items() if key != TIER
     }
@@ -267,7 +298,7 @@ def _declared(name: str, document: Mapping[str, Any]) -> Discovered:
     aliases = {
         alias: {key: part for key, part in properties.items() if key != "is_write_index"}
         for alias, properties in document.get("aliases", {}).items()
-        if alias != name
+        if alias != name and shared[alias] == 1
     }
     return Discovered(setting_name(name), {**value, **({"aliases": aliases} if aliases else {})})
 

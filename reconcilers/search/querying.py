@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from reconcilers.contract import BackendError, OperationContext, TerminalError
+from reconcilers.search import tenancy
 from reconcilers.search.model import INDEX
 from reconcilers.search.query_log import shape_of
 from reconcilers.search.suggesters import SUGGESTER, request_of, suggestions_of
@@ -31,6 +32,8 @@ async def query(ctx: OperationContext, request: Query) -> dict[str, Any]:
     value: Index = ctx.setting(INDEX, request.index)
     backend = await ctx.backend(value.target)
     alias = alias_of(request.index, value)
+    if value.tenant_field is not None:
+        tenancy.check(request.body, request.query, request.filter)
     body = {
         **request.body,
         "query": filtered(request, value, ctx.tenant),
@@ -111,7 +114,7 @@ async def bulk(ctx: OperationContext, request: Bulk) -> dict[str, Any]:
         answer = understood(
             await backend.wire.call("POST", path_of(alias, "_bulk"), part, params=params, timeout_s=BULK_S)
         )
-        items += [_item(row) for row in answer["items"]]
+        items += [item_of(row) for row in answer["items"]]
     failed = sum("error" in item for item in items)
     took_ms = round((time.perf_counter() - started) * 1e3, 1)
     return {"took_ms": took_ms, "written": len(items) - failed, "failed": failed, "items": items}
@@ -129,11 +132,7 @@ def rows_of(request: Bulk, alias: str) -> Iterator[tuple[dict[str, Any], Any]]:
         if not line.strip():
             continue
         action = _parsed(number, line)
-        name = next(iter(action), "")
-        if name not in ("index", "create", "update", "delete") or not isinstance(action[name], dict):
-            raise TerminalError(f"line {number}: not an action of the bulk API", reason="InvalidBulk")
-        if action[name].get("_index", alias) != alias:
-            raise TerminalError(f"line {number}: writes to another index than {alias}", reason="InvalidBulk")
+        name = _checked(number, action, alias)
         if name == "delete":
             yield action, None
             continue
@@ -141,6 +140,20 @@ def rows_of(request: Bulk, alias: str) -> Iterator[tuple[dict[str, Any], Any]]:
         if following is None:
             raise TerminalError(f"line {number}: its document is missing", reason="InvalidBulk")
         yield action, _parsed(*following)
+
+
+def action_of(number: int, line: str, alias: str) -> str:
+    """What a line of actions says to do. Raises `TerminalError` InvalidBulk with the line."""
+    return _checked(number, _parsed(number, line), alias)
+
+
+def _checked(number: int, action: Mapping[str, Any], alias: str) -> str:
+    name = next(iter(action), "")
+    if name not in ("index", "create", "update", "delete") or not isinstance(action[name], dict):
+        raise TerminalError(f"line {number}: not an action of the bulk API", reason="InvalidBulk")
+    if action[name].get("_index", alias) != alias:
+        raise TerminalError(f"line {number}: writes to another index than {alias}", reason="InvalidBulk")
+    return name
 
 
 def _parsed(number: int, line: str) -> dict[str, Any]:
@@ -168,7 +181,8 @@ def parts(rows: Iterator[tuple[dict[str, Any], Any]]) -> Iterator[bytes]:
         yield b"".join(held)
 
 
-def _item(row: Mapping[str, Any]) -> dict[str, Any]:
+def item_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What became of one item: `{action, id, status, result | error}`."""
     action, result = next(iter(row.items()))
     told = {"action": action, "id": result.get("_id"), "status": result["status"]}
     if "error" in result:

@@ -45,9 +45,21 @@ def test_what_an_analysis_advises_is_told_with_its_evidence() -> None:
         "advice": "add nodes",
         "evidence": {"data_nodes": 1},
     }
-    found = list(findings.of_analyses({"search": {"advice": [one]}, "cache": {"findings": []}}))
+    found = list(findings.of_advice({"search": {"advice": [one]}, "cache": {"findings": []}}))
     assert told(found) == [("advice search/main", GOOD)]
     assert (found[0].message, found[0].advice) == ("shop wants 1 replicas on 1 nodes (data_nodes 1)", "add nodes")
+
+
+def test_what_is_advised_now_is_told_instead_of_the_same_from_metrics() -> None:
+    sampled = {"target": "main", "index": "shop", "about": "query q is slow", "advice": "a", "evidence": {"p95_s": 1}}
+    now = {**sampled, "evidence": {"plan": [f"{n} ms" for n in range(9)]}}
+    other = {**sampled, "about": "the heap is nearly full"}
+    found = list(findings.of_advice({"search": {"advice": [sampled, other]}}, {("search", "main"): [now]}))
+    plan = "0 ms, 1 ms, 2 ms, 3 ms, 4 ms, …"
+    assert [one.message for one in found] == [
+        f"shop: query q is slow (plan {plan})",
+        "shop: the heap is nearly full (p95_s 1)",
+    ]
 
 
 def test_stalled_settings_are_named() -> None:
