@@ -434,12 +434,14 @@ class StreamRequest:
     """Something of a target is read, written or removed as a stream. HTTP's words, and its meaning, without its library."""
 
     method: str
-    """GET, HEAD, PUT or DELETE."""
+    """GET, HEAD, PUT, DELETE; or POST: the answer may begin while the body still arrives."""
     path: str
     """What follows the target, decoded."""
     headers: Mapping[str, str]
     """By their names in lower case."""
     version: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further query parameters."""
     body: AsyncIterator[bytes] | None = None
     """It may end with an error: then nothing of it may stay."""
     size_bytes: int | None = None
