@@ -100,7 +100,8 @@ async def _submit(call: Call[Any], key: Key, change: _Changer, reason: str) -> V
     for attempt in range(1, _MOST_TRIES + 1):
         request_id = call.request_id if attempt == 1 else f"{call.request_id}#{attempt}"
         verdict = await _attempt(call, key, change, condition=condition, request_id=request_id, reason=reason)
-        if not verdict.refusals or condition.given or verdict.refusals[0].reason != "Conflict":
+        moved = any(refusal.reason == "Conflict" for refusal in verdict.refusals) and not writes.is_hopeless(verdict)
+        if condition.given or not moved:
             break
     _check_same(verdict, str(key))
     if not verdict.refusals:
@@ -119,10 +120,24 @@ async def _attempt(
         if exc.reason not in _OF_THE_STATE:
             raise
         await call.parts.replica.be_newest()  # a replica that is behind must not refuse what the log would accept
-        made = _now(call, key, change, condition, request_id)
+        try:
+            made = _now(call, key, change, condition, request_id)
+        except Refused as final:
+            made = await _refused_for_good(call, key, final, request_id)
     if isinstance(made, Verdict):
         return made
     return await admission.submit(call, [made], reason=reason, request_id=request_id)
+
+
+async def _refused_for_good(call: Call[Any], key: Key, why: Refused, request_id: str) -> Verdict:
+    """The verdict that the log holds already, else raises `why`. A first try of the same request may still be under way at a
+    replica that was stopped: it must find in the log that the request was refused, or it would be done after all."""
+    if why.reason in _OF_THE_STATE and call.may_be_repeated and call.parts.replica.shared:
+        refused = [writes.hopeless(str(key))]
+        verdict = await admission.submit(call, refused, reason=f"refused: {why.detail}", request_id=request_id)
+        if not writes.is_hopeless(verdict):
+            return verdict
+    raise why
 
 
 def _now(
@@ -130,7 +145,7 @@ def _now(
 ) -> writes.Change | Verdict:
     """The change in the state as it is, or the first verdict: a repeated request meets the state that it made itself."""
     first = admission.remembered(call, request_id)
-    if first is not None:
+    if first is not None and not writes.is_hopeless(first):
         return first
     entry = call.parts.replica.state.entries.get(str(key))
     return change(entry, preconditions.expected(condition, entry.revision if entry else 0))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
 from controlplane.domain import placing, validation
 from controlplane.domain.changes import identical
 from controlplane.domain.errors import Fault, Reason, Refused
-from controlplane.domain.fold import ChangeOutcome, Entry, Refusal, State, applied, judge
+from controlplane.domain.fold import ChangeOutcome, Entry, Refusal, State, Verdict, applied, judge
 from controlplane.domain.prune import check_share, prune
 from controlplane.domain.requests import ChangeRequest, as_change
 from schemas.names import Key
@@ -77,6 +77,20 @@ def retire(key: str, *, expected: int | None = None, deletion: str | None = None
     """The change that retires one setting; `deletion` overrides its policy this once."""
     change: Change = {"op": "retire", "key": key, "expected": expected}
     return change if deletion is None else {**change, "deletion": deletion}
+
+
+NEVER: Final = 2**62
+"""A revision that no setting comes to."""
+
+
+def hopeless(key: str) -> Change:
+    """A change that the fold refuses, whatever the state: so that a request that was refused without it stays refused."""
+    return retire(key, expected=NEVER)
+
+
+def is_hopeless(verdict: Verdict) -> bool:
+    """Whether it is the verdict on such a change."""
+    return any(refusal.expected == NEVER for refusal in verdict.refusals)
 
 
 def trial(state: State, change: Change, record: Mapping[str, Any]) -> Entry:

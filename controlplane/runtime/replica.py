@@ -20,7 +20,8 @@ the state holds before all is folded that stood in the log when the request came
 Note [Nothing to do, but to be remembered]. A writer gets no answer from replica A, which was stopped before it appended, and
 repeats its request at B, where it changes nothing by now. If B only says so, the writer goes on to its next change, and A
 wakes up and appends the old one after it: an update that was answered is undone. So where there are several replicas, a
-request that may have been sent before goes to the log also when it changes nothing: then A's record is a repetition.
+request that may have been sent before goes to the log also when it changes nothing, or is refused: then A's record is a
+repetition.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class Replica:
         self.halted = asyncio.Event()
         """Set when it ended."""
         self._log = log
-        self._shared = shared
+        self.shared = shared
         self._clock = clock
         self._metrics = metrics
         self._listeners: list[Folded] = []
@@ -155,9 +156,10 @@ class Replica:
             if first is not None:
                 return first
             refusals = judge(self.state, asked)
-        if refusals:
+        to_the_log = remember and self.shared
+        if refusals and not to_the_log:
             return Verdict(-1, request_id, (), refusals)
-        if not (remember and self._shared):
+        if not to_the_log:
             unchanged = await self._unchanged(asked, request_id)
             if unchanged is not None:
                 return unchanged

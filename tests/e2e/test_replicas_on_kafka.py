@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.servers import DaemonProcess, SharedServer
@@ -73,6 +74,25 @@ async def test_two_replicas_share_the_shards_and_either_takes_any_write(
         await other.apply([carts("second", "r0")])
     for process in replicas:
         await asyncio.gather(ready(process, "first"), ready(process, "second"))
+
+
+async def test_what_was_refused_when_it_was_repeated_is_not_done_when_its_first_try_comes_late(
+    replicas: list[DaemonProcess],
+):
+    """The first try went to a replica that was stopped before it looked."""
+    path = "/v1/tenants/default/settings/cache.target/late"
+    target = {"value": {"kind": "memcached", "url": "memcached://127.0.0.1:1"}}
+    repeated = {"Idempotency-Key": "k", "Idempotency-Attempt": "2"}
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(DEADLINE_S)) as http:
+        for _ in range(2):
+            async with http.delete(f"{replicas[0].url}{path}", headers=repeated) as refused:
+                assert refused.status == 404, await refused.text()
+        async with http.put(f"{replicas[0].url}{path}", json=target) as made:
+            assert made.status == 201, await made.text()
+        async with http.delete(f"{replicas[1].url}{path}", headers=repeated | {"Idempotency-Attempt": "1"}) as late:
+            assert late.status == 409, await late.text()
+        async with http.get(f"{replicas[1].url}{path}") as still:
+            assert (await still.json())["status"]["phase"] != "Retiring"
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

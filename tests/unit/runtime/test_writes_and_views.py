@@ -145,6 +145,25 @@ async def test_a_request_that_was_answered_elsewhere_with_nothing_to_do_does_not
     await supervisor.stop()
 
 
+@pytest.mark.parametrize("remember", [True, False])
+async def test_a_request_that_was_refused_elsewhere_is_not_done_later_either(log, remember):
+    stopped = StoppedLog(log.settings)
+    slow, slow_supervisor = await following(stopped, shared=True)
+    quick, supervisor = await following(log.settings, shared=True)
+    made = await quick.submit([CHANGE], actor="user", request_id="made")
+    await slow.newest(5)
+    pinned = {**CHANGE, "expected": made.outcomes[0].revision, "body": {"value": {"size": 3}}}
+    first = asyncio.create_task(slow.submit([pinned], actor="user", request_id="a", remember=remember))
+    await stopped.reached.wait()
+    retire = {"op": "retire", "key": CHANGE["key"], "expected": 0}
+    refused = await quick.submit([retire], actor="user", request_id="a", remember=remember)
+    assert [refusal.reason for refusal in refused.refusals] == ["Conflict"]
+    stopped.goes_on.set()
+    assert (await first).accepted is not remember
+    await slow_supervisor.stop()
+    await supervisor.stop()
+
+
 def record(shard, revision):
     key = "default/mesh.item/a"
     data = None if revision is None else codec.encode(to_wire(KeyStatus(key, revision=revision)))
