@@ -393,6 +393,12 @@ class OperationContext(Protocol):
     async def backend(self, target: str) -> Any:
         """The open backend of a target of the same service; raises `Unreachable`."""
 
+    def prefix(self, target: str) -> str:
+        """What names of objects on a target begin with: nothing on one's own. Raises `TerminalError` NotShared."""
+
+    def allowed(self, target: str, external: ExternalId) -> frozenset[str] | None:
+        """The irreversible steps that the declaration of an object permits, whoever's it is. None: it isn't declared."""
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
@@ -11,7 +11,7 @@ from aiohttp import web
 
 from controlplane.api import admission, parameters
 from controlplane.api.call import CORRELATION, Call
-from controlplane.domain.errors import Reason, Refused
+from controlplane.domain.errors import Elsewhere, Reason, Refused
 from reconcilers.contract import StreamAnswer, StreamRequest
 
 IDLE_S: Final = 60.0
@@ -28,8 +28,7 @@ HARMLESS: Final = {
 
 async def read(call: Call[parameters.Object]) -> web.StreamResponse:
     """Send what is there; `Range` and `If-None-Match` mean what they always mean."""
-    with admission.hold_stream(call):
-        return await _read(call)
+    return await _served(call, _read)
 
 
 async def _read(call: Call[parameters.Object]) -> web.StreamResponse:
@@ -50,8 +49,7 @@ async def _read(call: Call[parameters.Object]) -> web.StreamResponse:
 
 async def write(call: Call[parameters.Object]) -> web.StreamResponse:
     """Store the body. What doesn't arrive whole isn't stored at all."""
-    with admission.hold_stream(call):
-        return await _written(call)
+    return await _served(call, _written)
 
 
 async def _written(call: Call[parameters.Object]) -> web.StreamResponse:
@@ -61,8 +59,23 @@ async def _written(call: Call[parameters.Object]) -> web.StreamResponse:
 
 async def remove(call: Call[parameters.Object]) -> web.StreamResponse:
     """Remove it, or one version of it."""
+    return await _served(call, _removed)
+
+
+async def _removed(call: Call[parameters.Object]) -> web.StreamResponse:
     async with _open(call) as answer:
         return web.Response(status=answer.status, headers=answer.headers)
+
+
+async def _served(
+    call: Call[parameters.Object], serve: Callable[[Call[parameters.Object]], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """By this replica, or by the one that drives the target."""
+    with admission.hold_stream(call):
+        try:
+            return await serve(call)
+        except Elsewhere as elsewhere:
+            return await call.parts.forwarding.stream(call.request, call.request_id, elsewhere)
 
 
 def _open(

@@ -22,7 +22,7 @@ from controlplane.runtime.catalogue import Catalogue, Resolved, place
 from controlplane.runtime.controller import Controller
 from controlplane.runtime.shards import Shard, ShardLost
 from controlplane.telemetry.metrics import Metrics
-from reconcilers.contract import BackendError, Operation, SecretNotFound, TerminalError, Unreachable
+from reconcilers.contract import BackendError, ExternalId, Operation, SecretNotFound, TerminalError, Unreachable
 from schemas.event import EventStatus, EventType
 from schemas.names import Key, event_id
 
@@ -60,16 +60,24 @@ class _Context:
         return resolved.value
 
     async def backend(self, target: str) -> Any:
-        where = place(self.tenant, self._service, target)
-        if where.tenant != self.tenant and self._catalogue.shares.prefix(self.tenant, where.key) is None:
-            msg = f"{target} is not shared with tenant {self.tenant}"
-            raise TerminalError(msg, reason="NotShared")
-        loop = self._controller.loop(where)
+        self.prefix(target)
+        loop = self._controller.loop(place(self.tenant, self._service, target))
         if loop is None or loop.backend is None:
             why = "" if loop is None or loop.down is None else f": {loop.down.message}"
             msg = f"{self._service}.target/{target} is not connected{why}"
             raise Unreachable(msg)
         return loop.backend
+
+    def prefix(self, target: str) -> str:
+        found = self._catalogue.prefix(self.tenant, place(self.tenant, self._service, target))
+        if found is None:
+            msg = f"{target} is not shared with tenant {self.tenant}"
+            raise TerminalError(msg, reason="NotShared")
+        return found
+
+    def allowed(self, target: str, external: ExternalId) -> frozenset[str] | None:
+        policy = self._controller.policy_of(place(self.tenant, self._service, target), external)
+        return None if policy is None else frozenset(policy.get("allow", ()))
 
 
 class Operations:

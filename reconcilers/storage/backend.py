@@ -75,7 +75,7 @@ class StorageBackend:
 
     def __init__(self, client: S3Client, secrets: Secrets) -> None:
         self.client = client
-        self._buckets = Buckets(client)
+        self._buckets = Buckets(client, secrets)
         self._iam = Iam(client, secrets)
         self._deployment: str | None = None
 

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from controlplane.devstack import minio, secrets
+from controlplane.devstack import minio
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.minio import MINIO
 from reconcilers.contract import Result, TerminalError, TransientError, Unreachable
@@ -21,8 +21,7 @@ from reconcilers.storage import s3
 from reconcilers.storage.s3 import Unanswered, bucket_path
 from tests.e2e.conditions import until
 from tests.integration.cache_world import ClosedFence, DictSecrets
-from tests.integration.storage_world import BUCKET, World, fresh, world
-from tests.integration.test_storage_daemon import target
+from tests.integration.storage_world import BUCKET, World, driven, fresh, world
 from tests.integration.test_storage_logins import FIRST, POLICY, USER, as_user, known
 from tests.servers import DaemonProcess, started
 
@@ -205,14 +204,9 @@ async def test_a_bucket_that_goes_while_its_server_is_away_goes_when_it_is_back(
     daemon: DaemonProcess, guardian: Guardian, minio_program: Any, tmp_path: Any
 ):
     server: Any = await started(MINIO, tmp_path / "own", minio_program, guardian)
-    folder = daemon.data_dir / "secrets"
-    folder.mkdir(exist_ok=True)
-    (folder / "name").write_text(minio.ADMIN)
-    (folder / "secret").write_text(secrets.ensure(server.place.data_dir, minio.ADMIN_SECRET))
     policy = {"deletion": "delete", "allow": ["EmptyBucket"]}
     value = {"target": "own", "versioning": "enabled"}
-    async with daemon.client() as client:
-        await client.put_setting("storage.target", "own", {"value": target(server.url)}, wait="Ready", wait_s=60)
+    async with driven(daemon, server, "own") as client:
         declared = {"value": value, "policy": policy}
         await client.put_setting("storage.bucket", "short-lived", declared, wait="Ready", wait_s=60)
         async with world(server) as w:
