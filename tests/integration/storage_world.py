@@ -51,13 +51,18 @@ def target(url: str, secret: str = "secret") -> dict[str, Any]:
     }
 
 
-@asynccontextmanager
-async def driven(daemon: DaemonProcess, server: Any, name: str = "main") -> AsyncIterator[CoreplaneClient]:
-    """A daemon that has a server as its target, which it logs in to as the administrator."""
+def keep_login(daemon: DaemonProcess, server: Any) -> None:
+    """Where `target` looks for it."""
     folder = daemon.data_dir / "secrets"
     folder.mkdir(exist_ok=True)
     (folder / "name").write_text(minio.ADMIN)
     (folder / "secret").write_text(secrets.ensure(server.place.data_dir, minio.ADMIN_SECRET))
+
+
+@asynccontextmanager
+async def driven(daemon: DaemonProcess, server: Any, name: str = "main") -> AsyncIterator[CoreplaneClient]:
+    """A daemon that has a server as its target, which it logs in to as the administrator."""
+    keep_login(daemon, server)
     async with daemon.client() as client:
         await client.put_setting("storage.target", name, {"value": target(server.url)}, wait="Ready", wait_s=60)
         yield client
