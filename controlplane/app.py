@@ -43,6 +43,7 @@ from controlplane.runtime.past import Past
 from controlplane.runtime.preview import Preview
 from controlplane.runtime.replica import Replica
 from controlplane.runtime.secrets import EnvironmentSecrets, fingerprint_key
+from controlplane.runtime.shards import only_told
 from controlplane.runtime.statuses import StatusView
 from controlplane.runtime.streams import Streams
 from controlplane.runtime.supervisor import Supervisor
@@ -91,7 +92,7 @@ class Daemon:
         config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         log = self._log = await open_log(config)
         self._stack.push_async_callback(log.close)
-        self.replica = Replica(log.settings, self.clock, self.metrics)
+        self.replica = Replica(log.settings, self.clock, self.metrics, shared=log.membership is not None)
         await self.replica.catch_up()
         self.directory = Directory(self.replica.state, config.tenants)
         self.directory.load()
@@ -121,7 +122,7 @@ class Daemon:
             directories = (SECRETS,)
         return EnvironmentSecrets(
             config.data_dir,
-            fingerprint_key(config.data_dir),
+            fingerprint_key(config.data_dir, config.secrets.fingerprint_key),
             directories=directories,
             environment=config.secrets.environment,
         )
@@ -139,6 +140,7 @@ class Daemon:
             config=self.config.runtime,
             may_take=always if log.membership is None else log.membership.owns,
             reserved=reserved(self.config),
+            put_aside=log.put_aside or only_told,
         )
         self._stack.push_async_callback(controller.stop)
         await controller.start()
@@ -148,6 +150,8 @@ class Daemon:
 
     def _join(self, controller: Controller, membership: Membership) -> None:
         """Become one of the replicas, once others can reach us."""
+        if self.config.secrets.fingerprint_key is None:
+            _log.info("fingerprints are this replica's alone", advice="give all replicas one secrets.fingerprint_key")
         membership.announce(self.config.http.advertise or self.url)
         self._supervisor.start("ownership", Ownership(membership, controller, self.replica.halted).run)
 

@@ -336,6 +336,11 @@ def requires_nothing(_value: Any) -> Sequence[str]:
     return ()
 
 
+def no_parts(_name: str, _value: Any) -> Sequence[ExternalId]:
+    """It owns its one object."""
+    return ()
+
+
 class Trespass(NamedTuple):
     """Something that would reach beyond a tenant's prefix on a shared target: where in the value, and what to do."""
 
@@ -365,8 +370,15 @@ class Kind(Generic[ValueT, DesiredT, ObservedT]):
     """Retiring keeps the backend object unless the policy says otherwise."""
     preexisting: bool = False
     """The object is there whether declared or not (a server's parameters): adoption is not asked."""
+    parts: Callable[[str, ValueT], Sequence[ExternalId]] = no_parts
+    """(name of the setting, value) → objects of other kinds on its target that it owns besides its own, as a user its
+    permissions: a setting for one of them alone is in conflict with it."""
+    per_target: bool = False
+    """Targets that lead to the same place hold different objects of this name."""
     named_by: str | None = None
     """Field of the value that names the object where it isn't called as its setting is."""
+    belongs: Callable[[str, str], bool] = str.startswith
+    """(name of an object, prefix) → is it among the names that begin with the prefix?"""
     confine: Callable[[ValueT, str], Sequence[Trespass]] | None = None
     """(value, prefix) → what in the value would reach objects on the target whose names don't begin with the prefix, its
     own name aside. None: it can't be told, so such an object needs a target that its tenant has for itself."""
@@ -412,6 +424,9 @@ class Operation:
     run: Callable[[OperationContext, Any], Awaitable[dict[str, Any]]]
     effect: bool = True
     """False for operations that only read: they leave no events."""
+    confined: bool = False
+    """It reaches no further than the setting that it is about is confined to, or `OperationContext.prefix` says: it may run on
+    a target of another tenant."""
     announce: Callable[[Any], dict[str, Any]] = lambda request: request.model_dump(mode="json", exclude_none=True)
     """The request as it stands in the events' details; must not hold a secret."""
     record: Callable[[dict[str, Any]], dict[str, Any]] = lambda result: result
@@ -502,6 +517,8 @@ class Service:
     connect: Callable[[Connection], Awaitable[Backend]]
     """Open a backend; raises `Unreachable`, `TerminalError` (wrong credentials), `SecretNotFound`."""
     operations: tuple[Operation, ...] = ()
+    """One called `advise` that takes `{target}` and answers `{advice: [{index?, about, advice, evidence}]}` is asked by
+    `coreplane doctor`; what `analyse` advises about the same isn't repeated there."""
     analyse: Callable[[Evidence], dict[str, Any]] | None = None
     companion: Companion | None = None
     formats: tuple[FileFormat, ...] = ()

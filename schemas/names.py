@@ -16,6 +16,8 @@ ACCESS: Final = "access"
 
 SYSTEM: Final = "system"
 """The tenant of the administration: it always exists and holds settings of `access` alone."""
+DEFAULT: Final = "default"
+"""The tenant that is there when nobody names any."""
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 SETTING_TYPE_PATTERN: Final = rf"^({'|'.join((*SERVICES, ACCESS))})\.[a-z][a-z0-9_]{{0,63}}$"

@@ -7,6 +7,7 @@ of the operations are in `schemas.queue_operations`.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
@@ -22,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.names import Name
+from schemas.names import TargetName
 from schemas.secret import SecretRef
 
 
@@ -34,6 +35,7 @@ class Value(BaseModel):
 
 # --- targets -----------------------------------------------------------------------------------------------------------
 
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _SERVER = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
 MECHANISMS: Final = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 
@@ -83,6 +85,16 @@ class Target(Value):
         BeforeValidator(_servers),
     ]
     security: Security = Security()
+    canary: bool = False
+    """Measure how long a message takes by sending one with every sample, through a topic `coreplane.canary.TENANT.TARGET`."""
+
+    @property
+    def place(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of every server, in one spelling. The same cluster by others of its servers isn't recognised."""
+        found = (server.rpartition(":") for server in self.bootstrap_servers)
+        return tuple(
+            sorted({("localhost" if host in _LOOPBACK else host.lower(), int(port)) for host, _, port in found})
+        )
 
 
 # --- topics ------------------------------------------------------------------------------------------------------------
@@ -135,7 +147,7 @@ ConfigText = Annotated[
 class Topic(Value):
     """A topic. Of its configuration only what is named is owned; what was named before goes back to the cluster's default."""
 
-    target: Name
+    target: TargetName
     topic: TopicName | None = None
     """None: the name of the setting."""
     partitions: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -155,8 +167,8 @@ _SPACE = re.compile(r"[\s\x00-\x1f\x7f]")
 _PRINCIPAL = re.compile(r"[A-Za-z]+:[^\x00-\x1f\x7f]{1,256}")
 CLUSTER: Final = "kafka-cluster"
 """What Kafka calls the one resource of type cluster."""
-RESOURCES: Final = ("topic", "group", "cluster", "transactional_id")
-OPERATIONS: Final = (
+Resource = Literal["topic", "group", "cluster", "transactional_id"]
+Verb = Literal[
     "all",
     "read",
     "write",
@@ -168,21 +180,13 @@ OPERATIONS: Final = (
     "describe_configs",
     "alter_configs",
     "idempotent_write",
-)
-_SENSIBLE: Final = {
-    "topic": {"all", "read", "write", "create", "delete", "alter", "describe", "describe_configs", "alter_configs"},
-    "group": {"all", "read", "delete", "describe", "describe_configs", "alter_configs"},
-    "cluster": {
-        "all",
-        "create",
-        "alter",
-        "describe",
-        "cluster_action",
-        "describe_configs",
-        "alter_configs",
-        "idempotent_write",
-    },
-    "transactional_id": {"all", "write", "describe"},
+]
+_CONFIGS: Final = frozenset({"describe_configs", "alter_configs"})
+_SENSIBLE: Final[Mapping[str, frozenset[str]]] = {
+    "topic": _CONFIGS | {"all", "read", "write", "create", "delete", "alter", "describe"},
+    "group": _CONFIGS | {"all", "read", "delete", "describe"},
+    "cluster": _CONFIGS | {"all", "create", "alter", "describe", "cluster_action", "idempotent_write"},
+    "transactional_id": frozenset({"all", "write", "describe"}),
 }
 """Operations that mean something for a resource; Kafka would take the others and never ask for them."""
 
@@ -204,29 +208,11 @@ def _principal(name: str) -> str:
 class Permission(Value):
     """Operations on one resource, or on all whose names begin so."""
 
-    resource: Literal["topic", "group", "cluster", "transactional_id"]
+    resource: Resource
     name: Annotated[str, Field(min_length=1, max_length=249)] | None = None
     """`*`: every one. None: only of the resource cluster, which has no other."""
     pattern: Literal["literal", "prefixed"] = "literal"
-    operations: Annotated[
-        tuple[
-            Literal[
-                "all",
-                "read",
-                "write",
-                "create",
-                "delete",
-                "alter",
-                "describe",
-                "cluster_action",
-                "describe_configs",
-                "alter_configs",
-                "idempotent_write",
-            ],
-            ...,
-        ],
-        Field(min_length=1, max_length=16),
-    ]
+    operations: Annotated[tuple[Verb, ...], Field(min_length=1, max_length=16)]
     permission: Literal["allow", "deny"] = "allow"
     host: Annotated[str, Field(min_length=1, max_length=256)] = "*"
 
@@ -274,7 +260,7 @@ class Rates(Value):
 class User(Value):
     """A SCRAM user, with its permissions and limits. `acls` and `quotas` left out: somebody else's affair."""
 
-    target: Name
+    target: TargetName
     username: Annotated[str, Field(max_length=256), AfterValidator(_username)] | None = None
     """None: the name of the setting."""
     mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
@@ -289,7 +275,7 @@ class User(Value):
 class Acl(Value):
     """All permissions of a principal that is no user of ours: one setting per principal."""
 
-    target: Name
+    target: TargetName
     principal: Annotated[str, AfterValidator(_principal)]
     """`User:alice`; `User:*` is everybody."""
     acls: Permissions
@@ -298,7 +284,7 @@ class Acl(Value):
 class Quota(Value):
     """Limits of a user, a client, or a client of a user; `<default>` stands for those without limits of their own."""
 
-    target: Name
+    target: TargetName
     user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     client_id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     ip: Annotated[str, Field(min_length=1, max_length=64)] | None = None
@@ -328,7 +314,7 @@ GroupId = Annotated[str, Field(min_length=1, max_length=249)]
 class Group(Value):
     """A consumer group that is watched: nothing of it is owned."""
 
-    target: Name
+    target: TargetName
     group: GroupId | None = None
     """None: the name of the setting."""
     max_lag: Annotated[int, Field(ge=0)] | None = None
@@ -391,7 +377,7 @@ class OnError(Value):
 class Route(Value):
     """Messages of one topic that go to others. Of the routes that match, those with the highest priority take a message."""
 
-    target: Name
+    target: TargetName
     source: TopicName
     when: When = When()
     to: Annotated[tuple[TopicName, ...], Field(min_length=1, max_length=64)]

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from schemas.names import Name
+from schemas.names import Name, TargetName
 from schemas.secret import SecretRef
 
 Document = dict[str, Any]
@@ -44,6 +44,9 @@ Duration = Annotated[float, Field(gt=0, le=3650 * 86_400, allow_inf_nan=False)]
 
 
 # --- targets -----------------------------------------------------------------------------------------------------------
+
+
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def _url(url: str) -> str:
@@ -79,6 +82,14 @@ class Target(Value):
     def nodes(self) -> tuple[str, ...]:
         """Every node's URL."""
         return self.urls if self.urls is not None else (str(self.url),)
+
+    @property
+    def place(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of every node, in one spelling."""
+        split = [urlsplit(url) for url in self.nodes]
+        ports = [one.port or (443 if one.scheme == "https" else 80) for one in split]
+        hosts = ["localhost" if one.hostname in _LOOPBACK else str(one.hostname).lower() for one in split]
+        return tuple(sorted(zip(hosts, ports, strict=True)))
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -148,7 +159,7 @@ class AliasProperties(Value):
 class Index(Value):
     """An index, always used through its alias. Settings and fields that aren't named aren't owned."""
 
-    target: Name
+    target: TargetName
     index: IndexName | None = None
     """The alias that people use. None: the name of the setting."""
     settings: Document = Field(default_factory=dict)
@@ -172,7 +183,7 @@ class Index(Value):
 class ComponentTemplate(Value):
     """A part of index templates."""
 
-    target: Name
+    target: TargetName
     template: Document
     version: int | None = None
     meta: Document | None = None
@@ -181,7 +192,7 @@ class ComponentTemplate(Value):
 class IndexTemplate(Value):
     """What new indices with a matching name get."""
 
-    target: Name
+    target: TargetName
     index_patterns: Annotated[tuple[Pattern, ...], Field(min_length=1, max_length=64)]
     template: Document = Field(default_factory=dict)
     composed_of: tuple[ObjectName, ...] = ()
@@ -193,7 +204,7 @@ class IndexTemplate(Value):
 class Alias(Value):
     """One name for one or several indices."""
 
-    target: Name
+    target: TargetName
     alias: IndexName | None = None
     """None: the name of the setting."""
     indices: Annotated[tuple[IndexName, ...], Field(min_length=1, max_length=64)]
@@ -229,7 +240,7 @@ class Pipeline(Value):
 class Script(Value):
     """A stored script; compiled by the server before it is stored."""
 
-    target: Name
+    target: TargetName
     context: Annotated[str, Field(pattern=r"^[a-z_]+$")] | None = None
     """What it is compiled for: score, ingest, update, filter, field …"""
     lang: str = "painless"
@@ -301,7 +312,7 @@ class Role(Value):
 
     always_owned: ClassVar[frozenset[str]] = frozenset({"cluster", "indices", "applications", "run_as"})
 
-    target: Name
+    target: TargetName
     cluster: tuple[str, ...] = ()
     indices: tuple[IndexPrivileges, ...] = ()
     applications: tuple[Document, ...] = ()
@@ -314,7 +325,7 @@ class User(Value):
 
     always_owned: ClassVar[frozenset[str]] = frozenset({"roles", "enabled"})
 
-    target: Name
+    target: TargetName
     username: Annotated[str, Field(min_length=1, max_length=507, pattern=r"^[!-~]+$")] | None = None
     """None: the name of the setting."""
     password: SecretRef | None = None
@@ -339,7 +350,7 @@ class ClusterSettings(Value):
 class Suggester(Value):
     """A way to complete or correct what people type: the sub-field it needs is kept in the index."""
 
-    target: Name
+    target: TargetName
     index: IndexName
     field: Annotated[str, Field(min_length=1, max_length=255)]
     """A text field of the index; its values are what is suggested."""

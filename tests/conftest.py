@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from controlplane.devstack import provision, stack
 from controlplane.devstack.elasticsearch import ELASTICSEARCH
@@ -18,13 +19,23 @@ from controlplane.devstack.minio import MINIO
 from controlplane.devstack.ports import LOOPBACK
 from controlplane.devstack.process import Server
 from controlplane.devstack.redis import REDIS
+from tests.kafka_cluster import KafkaCluster
 from tests.servers import DaemonProcess, SharedServer, kafka_in, program_of, started
 
 SUITES = ("unit", "architecture", "contract", "simulation", "integration", "e2e")
 """Fast ones first: a mistake shows early."""
 
 
-SHARED = {"kafka_broker": KAFKA, "elasticsearch_server": ELASTICSEARCH, "minio_server": MINIO, "minio_program": MINIO}
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
+
+SHARED = {
+    "kafka_broker": KAFKA,
+    "kafka_cluster": KAFKA,
+    "elasticsearch_server": ELASTICSEARCH,
+    "minio_server": MINIO,
+    "minio_program": MINIO,
+}
 """Fixture → the server that it starts."""
 
 # --- what a run is -----------------------------------------------------------------------------------------------------
@@ -138,6 +149,14 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -
     server = kafka_in(tmp_path_factory.mktemp("kafka"), guardian)
     yield server
     server.end()
+
+
+@pytest.fixture(scope="session")
+def kafka_cluster(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -> Iterator[KafkaCluster]:
+    """Three brokers for the run. Whoever stops one starts it again."""
+    cluster = KafkaCluster(tmp_path_factory.mktemp("kafka-cluster"), guardian)
+    yield cluster
+    cluster.end()
 
 
 @pytest.fixture(scope="session")

@@ -173,11 +173,11 @@ class SharedServer:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
 
-def kafka_in(folder: Path, guardian: Guardian) -> SharedServer:
-    """A broker that keeps its data in the folder."""
+def kafka_in(folder: Path, guardian: Guardian, *extra: str) -> SharedServer:
+    """A broker that keeps its data in the folder. `extra`: arguments of Kafka itself."""
 
     async def start() -> Server:
-        return await started(kafka.KAFKA, folder, await program_of(kafka.KAFKA), guardian)
+        return await started(kafka.KAFKA, folder, await program_of(kafka.KAFKA), guardian, *extra)
 
     return SharedServer(start)
 

@@ -39,6 +39,7 @@ async def submit(
         request_id=request_id or call.request_id,
         reason=reason,
         timeout_s=call.write_timeout_s,
+        remember=call.may_be_repeated,
     )
 
 

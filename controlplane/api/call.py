@@ -40,6 +40,12 @@ class Call(Generic[ParametersT]):
     """Who calls, asked anew. Raises `Refused` when they may not do this any more."""
 
     @property
+    def may_be_repeated(self) -> bool:
+        """Whether the same request may be, or have been, sent elsewhere: it carries a key that isn't new."""
+        headers = self.request.headers
+        return "Idempotency-Key" in headers and headers.get("Idempotency-Attempt") != "1"
+
+    @property
     def tenant(self) -> str:
         """The tenant in the path."""
         return self.request.match_info["tenant"]

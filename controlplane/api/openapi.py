@@ -25,6 +25,7 @@ _HEADERS: Final = {
     "If-Match": 'Quoted revisions, or *: 412 when the setting is at another, for example "42".',
     "If-None-Match": "* : 412 when the setting exists.",
     "Idempotency-Key": "Repeating a request with its key gives the first result again.",
+    "Idempotency-Attempt": "1: the key was never sent before, so a request that changes nothing needn't be remembered.",
     "Range": "Which bytes, for example bytes=0-99.",
     "Content-MD5": "Base64 of the body's MD5: what arrives otherwise isn't stored.",
     "Last-Event-ID": "Cursor to go on from; outranks `from`.",

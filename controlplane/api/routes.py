@@ -30,7 +30,7 @@ from controlplane.api.stream import Streams
 from controlplane.api.table import SETTING, TENANT, Answer, Body, Route
 from controlplane.domain.access import Role
 
-_WRITES: Final = ("If-Match", "If-None-Match", "Idempotency-Key")
+_WRITES: Final = ("If-Match", "If-None-Match", "Idempotency-Key", "Idempotency-Attempt")
 
 _SETTING: Final = Answer("InfrastructureSetting", "The setting, with its ETag.")
 _LATE: Final = Answer("InfrastructureSetting", "Stored, but not yet as waited for: the status says how far it is.")

@@ -23,6 +23,8 @@ from controlplane.client.errors import ApiError, ClientError, DaemonUnreachable
 from controlplane.client.http import CoreplaneClient
 from controlplane.config import Config
 from controlplane.log.choice import examine as examine_log
+from controlplane.log.choice import is_kafka
+from controlplane.log.choice import mend as mend_log
 from controlplane.log.ports import LogUnavailable
 from controlplane.projection import elasticsearch_address
 from controlplane.projection.ports import StoreUnavailable
@@ -39,6 +41,9 @@ def doctor(
     accept_loss: Annotated[
         bool,
         typer.Option("--accept-loss", help="Go on with a log that lost its last commits. The daemon must be stopped."),
+    ] = False,
+    mend: Annotated[
+        bool, typer.Option("--mend", help="Set right what is wrong with the configuration of the log's topics.")
     ] = False,
     config: Annotated[
         Path | None,
@@ -59,6 +64,8 @@ def doctor(
     $ coreplane doctor --accept-loss --data .coreplane
 
     $ coreplane doctor --log kafka://127.0.0.1:9092
+
+    $ coreplane doctor --log kafka://127.0.0.1:9092 --mend
     """
     if accept_loss:
         _accept_loss(_stopped(config, data))
@@ -66,7 +73,9 @@ def doctor(
     if rebuild:
         _rebuild(_stopped(config, data))
         return
-    found = [*session.run(context, examine), *_examine_log(config, log, data), *_examine_projection(config, data)]
+    mended = _mend_log(config, log, data) if mend else []
+    found = [*session.run(context, examine), *mended]
+    found += [*_examine_log(config, log, data), *_examine_projection(config, data)]
     if printing.is_for_machines(output):
         printing.show_data([asdict(finding) for finding in found], output)
     else:
@@ -92,7 +101,7 @@ async def examine(client: CoreplaneClient) -> list[Finding]:
         return [*found, Finding("access", BAD, failure.message, failure.hint)]
     except ClientError as exc:
         return [*found, Finding("daemon", BAD, str(exc))]
-    advised = findings.of_analyses(await _analyses(client, report))
+    advised = findings.of_advice(await _analyses(client, report), await _advice(client, report))
     access = (*findings.of_access(client.url, report), *findings.of_tokens(tokens, time.time()))
     found += findings.of_projection(report.get("projection"))
     return [*found, *access, *findings.of_targets(report), *findings.of_stalled(settings), *advised]
@@ -109,17 +118,52 @@ async def _analyses(client: CoreplaneClient, report: Mapping[str, Any]) -> dict[
     return found
 
 
+async def _advice(client: CoreplaneClient, report: Mapping[str, Any]) -> dict[tuple[str, str], list[findings.Json]]:
+    """(service, target) → what the service advises when it looks at the target now."""
+    try:
+        known = {one["operation"] for one in (await client.operations())["items"]}
+    except ClientError:
+        return {}
+    found: dict[tuple[str, str], list[findings.Json]] = {}
+    for target in report.get("targets") or ():
+        service, name = str(target["service"]), str(target["target"])
+        if target.get("up") and target.get("tenant") == client.tenant and f"{service}.advise" in known:
+            try:
+                answer = await client.operate(f"{service}.advise", {"target": name})
+            except ClientError:
+                continue  # as above; who may only look mayn't run operations either
+            found[service, name] = answer["result"]["advice"]
+    return found
+
+
 def _examine_log(config_file: Path | None, url: str | None, data: Path) -> list[Finding]:
     """The topics of the log that is named, or of the one that `coreplane up` started; nothing for one without topics."""
-    if url is None and config_file is None:
-        running = upfile.alive(data)
-        url = running.parts.get("log", {}).get("url") if running else None
-    config = configuration.load(config_file, {"log": {"url": url}})
+    config = _of_log(config_file, url, data)
     try:
         faults = asyncio.run(examine_log(config))
     except LogUnavailable as exc:
         return [Finding("topics", BAD, str(exc), findings.PART_ADVICE["topics"])]
     return list(findings.of_topics(config.log.url, faults))
+
+
+def _mend_log(config_file: Path | None, url: str | None, data: Path) -> list[Finding]:
+    """What was wrong with the same topics, and isn't any more."""
+    config = _of_log(config_file, url, data)
+    if not is_kafka(config):
+        msg = "there are no topics to mend: the log isn't Kafka"
+        raise Failure(msg, hint="--log kafka://HOST:PORT, or --config FILE, names one that is")
+    try:
+        faults = asyncio.run(mend_log(config))
+    except LogUnavailable as exc:
+        return [Finding("mending", BAD, str(exc), findings.PART_ADVICE["topics"])]
+    return list(findings.of_mended(faults))
+
+
+def _of_log(config_file: Path | None, url: str | None, data: Path) -> Config:
+    if url is None and config_file is None:
+        running = upfile.alive(data)
+        url = running.parts.get("log", {}).get("url") if running else None
+    return configuration.load(config_file, {"log": {"url": url}})
 
 
 def _examine_projection(config_file: Path | None, data: Path) -> list[Finding]:

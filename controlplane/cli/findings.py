@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from schemas.names import parse_timestamp, timestamp
 
 Json = dict[str, Any]
 
+MOST_LISTED = 5
 BEHIND_S = 60.0
 """The projection is usually two seconds behind at most."""
 GOOD = "good"
@@ -70,7 +72,15 @@ def of_topics(url: str, faults: Sequence[Fault]) -> Iterator[Finding]:
     if url.startswith("kafka:") and not faults:
         yield Finding("topics", GOOD, f"as they should be at {url}")
     for fault in faults:
-        yield Finding(f"topic {fault.topic}", BAD if fault.refused else GOOD, fault.message, fault.mend)
+        advice = f"`coreplane doctor --mend`, or {fault.mend}" if fault.config else fault.mend
+        yield Finding(f"topic {fault.topic}", BAD if fault.refused else GOOD, fault.message, advice)
+
+
+def of_mended(faults: Sequence[Fault]) -> Iterator[Finding]:
+    """Topics whose configuration was set right just now."""
+    for fault in faults:
+        values = ", ".join(f"{name}={value}" for name, value in fault.config.items())
+        yield Finding(f"topic {fault.topic}", GOOD, f"mended: it {fault.message}; now {values}")
 
 
 def of_indices(url: str, complaint: str | None) -> Finding:
@@ -137,12 +147,34 @@ def of_stalled(stalled: list[Json]) -> Iterator[Finding]:
         yield Finding(name, BAD, tables.message_of(setting), _advice(setting, name))
 
 
-def of_analyses(analyses: Mapping[str, Json]) -> Iterator[Finding]:
-    """What the services' analyses advise; nothing is broken, so it is only told. By service."""
+def of_advice(
+    analyses: Mapping[str, Json], advised: Mapping[tuple[str, str], Sequence[Json]] = MappingProxyType({})
+) -> Iterator[Finding]:
+    """What services advise of what they see now, and from their metrics what that doesn't say already. Nothing is broken,
+    so it is only told. `analyses`: by service; `advised`: by service and target."""
+    told = set()
+    for (service, target), rows in sorted(advised.items()):
+        for one in rows:
+            told.add((service, target, one.get("index"), one["about"]))
+            yield _advised(service, target, one)
     for service, analysis in sorted(analyses.items()):
         for one in analysis.get("advice") or ():
-            evidence = ", ".join(f"{name} {value}" for name, value in (one.get("evidence") or {}).items())
-            yield Finding(f"advice {service}/{one['target']}", GOOD, f"{one['about']} ({evidence})", one["advice"])
+            if (service, one["target"], one.get("index"), one["about"]) not in told:
+                yield _advised(service, one["target"], one)
+
+
+def _advised(service: str, target: str, one: Json) -> Finding:
+    evidence = ", ".join(f"{name} {_listed(value)}" for name, value in (one.get("evidence") or {}).items())
+    about = f"{one['index']}: {one['about']}" if one.get("index") else one["about"]
+    return Finding(f"advice {service}/{target}", GOOD, f"{about} ({evidence})", one["advice"])
+
+
+def _listed(value: Any) -> str:
+    """The first few of many; whole numbers as such."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    rest = ", …" if isinstance(value, list) and len(value) > MOST_LISTED else ""
+    return ", ".join(map(str, value[:MOST_LISTED])) + rest if isinstance(value, list) else str(value)
 
 
 def _advice(setting: Json, name: str) -> str:

@@ -10,6 +10,7 @@ from controlplane.cli.failure import Failure
 from controlplane.config import Config
 from controlplane.log.ports import LogCorrupt, LogUnavailable
 from controlplane.projection import choice
+from controlplane.runtime.secrets import fingerprint_key
 
 TROUBLES: Final = (LogCorrupt, LogUnavailable, OSError)
 """What log, data directory and listener say before the daemon is ready. Afterwards these are bugs."""
@@ -20,6 +21,8 @@ def check(config: Config) -> None:
     try:
         check_binding(config)
         choice.check(config)
+        if config.secrets.fingerprint_key is not None:
+            fingerprint_key(config.data_dir, config.secrets.fingerprint_key)
     except ValueError as exc:
         raise Failure(str(exc), hint="change the configuration file, or the options of the command") from exc
 

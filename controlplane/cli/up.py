@@ -41,8 +41,9 @@ Json = dict[str, Any]
 
 PORT = 8470
 CONVERGE_S = 60.0
-IDLE_S = 5.0
-"""When nothing has changed for so long, the person is told how it stands instead of being kept waiting."""
+IDLE_S = 20.0
+"""When nothing has changed for so long, the person is told how it stands instead of being kept waiting. Elasticsearch may
+take that long to start."""
 LOG_NAME = "coreplane.log"
 NEXT = (
     ("coreplane get", "what is declared, and whether it is so"),

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from controlplane.client.stream import EventStream, StreamEvent, Watcher
-from controlplane.client.transport import Request, Transport, segment
+from controlplane.client.transport import ATTEMPT, Request, Transport, segment
 
 Json = dict[str, Any]
 
@@ -401,7 +401,7 @@ def _document(settings: Sequence[Mapping[str, Any]], prune: Mapping[str, str] | 
 
 
 def _key(given: str | None) -> dict[str, str]:
-    return {"Idempotency-Key": given or str(uuid.uuid4())}
+    return {"Idempotency-Key": given} if given else {"Idempotency-Key": str(uuid.uuid4()), ATTEMPT: "1"}
 
 
 def _conditions(if_match: int | None, *, if_absent: bool) -> dict[str, str]:

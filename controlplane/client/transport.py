@@ -15,6 +15,7 @@ import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +24,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from controlplane.client.errors import ApiError, DaemonUnreachable, problem_error
 
+ATTEMPT = "Idempotency-Attempt"
+"""Header that says, by a 1, that a key was never sent before; left out when it may have been."""
 PAUSE_INITIAL_S = 0.2
 PAUSE_CAP_S = 5.0
 MAX_RETRY_AFTER_S = 30.0
@@ -85,19 +88,25 @@ class Transport:
             retry=retry_if_exception(lambda exc: _may_repeat(request, exc)),
             reraise=True,
         )
+        again = {name: value for name, value in request.headers.items() if name != ATTEMPT}
+        tries = chain([dict(request.headers)], repeat(again))
+
+        async def once() -> Answer:
+            return await self._once(request, next(tries))
+
         try:
-            return await retrying(self._once, request)
+            return await retrying(once)
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise DaemonUnreachable(self.url, explanation(exc)) from exc
 
-    async def _once(self, request: Request) -> Answer:
+    async def _once(self, request: Request, headers: Mapping[str, str]) -> Answer:
         timeout = aiohttp.ClientTimeout(total=self.timeout_s + request.extra_time_s, sock_connect=self.timeout_s)
         async with self.session().request(
             request.method,
             self.url + request.path,
             params=query_items(request.query),
             json=request.body,
-            headers=dict(request.headers),
+            headers=headers,
             timeout=timeout,
         ) as response:
             text = await response.text(errors="replace")

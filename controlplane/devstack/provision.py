@@ -16,7 +16,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,13 +132,7 @@ async def from_cache(search: Search) -> Program:
 
 async def from_installation(search: Search) -> Program:
     """apt-get install, as root."""
-    client = apt.find(search.machine.environment)
-    if client is None or not search.machine.privileged:
-        raise Missing("no apt-get here" if client is None else "not root, so nothing is installed into the system")
-    packages = search.recipe.packages
-    search.progress(search.recipe.name, f"installing {' '.join(packages)} with apt-get")
-    async with exclusively(search.machine.cache_dir / "apt.lock"):
-        await client.install(packages)
+    await installed(search.machine, search.recipe.name, search.recipe.packages, search.progress)
     return await from_path(search)
 
 
@@ -203,6 +197,16 @@ async def _working(path: Path, origin: str, libraries: tuple[Path, ...] = ()) ->
         msg = f"{path} doesn't tell its version: {ran.told}"
         raise Missing(msg)
     return Program(path, version[0], origin, libraries)
+
+
+async def installed(machine: Machine, part: str, packages: Sequence[str], progress: Progress) -> None:
+    """Packages of the system, by apt-get. Raises `Missing` when we may not, `AptFailed`."""
+    client = apt.find(machine.environment)
+    if client is None or not machine.privileged:
+        raise Missing("no apt-get here" if client is None else "not root, so nothing is installed into the system")
+    progress(part, f"installing {' '.join(packages)} with apt-get")
+    async with exclusively(machine.cache_dir / "apt.lock"):
+        await client.install(packages)
 
 
 @asynccontextmanager

@@ -86,6 +86,15 @@ async def examine(config: Config) -> Sequence[Fault]:
     return await kafka.examine(config.log.url, shards=config.log.shards, retention=topic_retention(config))
 
 
+async def mend(config: Config) -> Sequence[Fault]:
+    """Set right what can be; the faults that were. Raises `LogUnavailable`."""
+    if not is_kafka(config):
+        return ()
+    from controlplane.log import kafka  # noqa: PLC0415 - see above
+
+    return await kafka.mend(config.log.url, shards=config.log.shards, retention=topic_retention(config))
+
+
 def topic_retention(config: Config) -> Retention:
     """How long the topics of a Kafka log keep what they hold."""
     return Retention(config.log.events_retention_days, config.log.metrics_retention_days)

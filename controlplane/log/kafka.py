@@ -2,6 +2,7 @@
 
     kafka_address    the URL
     kafka_topics     what the topics must be like (pure)      kafka_admin     looking at them, making them
+    kafka_mending    setting their configuration right
     kafka_clients    aiokafka's clients, and their ends       kafka_reading   offsets, reads, tails, and their health
     kafka_settings   the port of the settings log
     kafka_journal    the port of the journal                  kafka_shard     its writer: transactions under a fence
@@ -18,7 +19,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 
-from controlplane.log import kafka_admin, kafka_clients
+from controlplane.log import kafka_admin, kafka_clients, kafka_mending
 from controlplane.log.kafka_address import Address, parse
 from controlplane.log.kafka_clients import Clients
 from controlplane.log.kafka_group import KafkaMembership
@@ -28,6 +29,7 @@ from controlplane.log.kafka_reading import Health
 from controlplane.log.kafka_settings import SEND_S, KafkaSettingsLog
 from controlplane.log.kafka_shard import COMMIT_S
 from controlplane.log.kafka_topics import EVENTS, KEPT, SETTINGS, Fault, Retention
+from controlplane.log.ports import KeepAside
 
 
 class KafkaLog:
@@ -45,6 +47,11 @@ class KafkaLog:
         self.groups = KafkaGroups(self._clients, shards)
         self._closing: asyncio.Task[None] | None = None
         self._afterwards: list[Callable[[], None]] = []
+
+    @property
+    def put_aside(self) -> KeepAside:
+        """See the port: the topic of dead letters."""
+        return self.groups.put_aside
 
     @property
     def trouble(self) -> str | None:
@@ -106,3 +113,12 @@ async def examine(
 ) -> list[Fault]:
     """What is wrong with the topics; nothing is changed. Raises `LogUnavailable`."""
     return await kafka_admin.examine(Clients(parse(url, environment)), shards, retention)
+
+
+async def mend(
+    url: str, *, shards: int, retention: Retention = KEPT, environment: Mapping[str, str] = os.environ
+) -> list[Fault]:
+    """Set right what the configuration of the topics is at fault for; what was wrong and isn't any more. The rest is left
+    for people: what it takes isn't known, or loses something. Raises `LogUnavailable`."""
+    address = parse(url, environment)
+    return await kafka_mending.mend(address, await kafka_admin.examine(Clients(address), shards, retention))

@@ -113,7 +113,7 @@ class Clients:
 
     def __init__(self, address: Address, request_ms: int = REQUEST_MS) -> None:
         self.address = address
-        self._common = _common(address)
+        self._common = options(address)
         self._request_ms = request_ms
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -244,18 +244,19 @@ async def _force_consumer(consumer: AIOKafkaConsumer) -> None:
     await consumer._client.close()  # noqa: SLF001
 
 
-def _common(address: Address) -> dict[str, Any]:
+def options(address: Address) -> dict[str, Any]:
+    """What every client is told: where, and how to log in."""
     protocol = ("SASL_" if address.user else "") + ("SSL" if address.tls else "PLAINTEXT")
-    options: dict[str, Any] = {
+    told: dict[str, Any] = {
         "bootstrap_servers": list(address.servers),
         "client_id": address.prefix,
         "security_protocol": protocol,
         "ssl_context": ssl.create_default_context() if address.tls else None,
     }
     if address.user:
-        options |= {
+        told |= {
             "sasl_mechanism": address.mechanism,
             "sasl_plain_username": address.user,
             "sasl_plain_password": address.password,
         }
-    return options
+    return told

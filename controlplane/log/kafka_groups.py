@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -16,21 +16,11 @@ from aiokafka.errors import KafkaError
 from controlplane.log import codec
 from controlplane.log.kafka_clients import Clients, stop_admin, stop_producer
 from controlplane.log.kafka_topics import DEAD_LETTERS
-from controlplane.log.ports import LogUnavailable, Place, Stream
+from controlplane.log.ports import LogUnavailable, Place, PutAside, Stream
 
 SEND_S: Final = 10.0
 ASK_S: Final = 10.0
 SCHEMA: Final = "deadletter.v1"
-
-
-class PutAside(NamedTuple):
-    """A record that a reader can't take: where it stands, why, and its bytes."""
-
-    place: Place
-    offset: int
-    key: str
-    reason: str
-    data: bytes
 
 
 class KafkaGroups:

@@ -1,8 +1,8 @@
 """`Journal` on three topics with one partition a shard.
 
-Note [Committed, but not yet to be read]. A commit is answered when the transaction is decided; the markers that let readers see
-it are written a moment later. Who read at once after its own commit would miss it, and a projection would believe itself at
-the end. So the ends of places we wrote are only told once they are past what we wrote.
+Note [Shown once, shown for ever]. A commit is answered when committed readers see past it, see `kafka_shard`. A partition whose
+leader has just started, or changed, may tell an older end for a moment: who read then would miss what was answered, and a
+projection would believe itself at the end. So the ends of places we wrote are only told once they are past what we wrote.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from schemas.names import parse_timestamp
 
 MARKERS_S: Final = 5.0
 MARKERS_LOOK_S: Final = 0.002
+RETRY_S: Final = 0.1
 
 
 class KafkaJournal:
@@ -44,7 +45,7 @@ class KafkaJournal:
         }
         self._places = {partition: place for place, partition in self._partitions.items()}
         self._written: dict[Place, int] = {}
-        """One past the last offset that we committed."""
+        """One past the last offset that we committed, and that was shown."""
         self._writers: set[KafkaShardWriter] = set()
         self._closed = False
 
@@ -61,7 +62,7 @@ class KafkaJournal:
         if self._closed:
             await stop_producer(producer)
             self._refuse_closed()
-        writer = KafkaShardWriter(self._clients, producer, shard, landed=self._landed, timeout_s=self._commit_timeout_s)
+        writer = KafkaShardWriter(self._clients, producer, shard, shown=self._shown, timeout_s=self._commit_timeout_s)
         self._writers.add(writer)
         return writer
 
@@ -115,12 +116,11 @@ class KafkaJournal:
             yield self._entries(records)
 
     async def _ends(self, places: Collection[Place]) -> dict[Place, int]:
-        """Note [Committed, but not yet to be read]."""
-        partitions = [self._partitions[place] for place in places]
+        """Note [Shown once, shown for ever]."""
         try:
             async with asyncio.timeout(MARKERS_S):
                 while True:
-                    ends = {self._places[p]: end for p, end in (await self._offsets.ends(partitions)).items()}
+                    ends = await self._told(places)
                     if all(end >= self._written.get(place, 0) for place, end in ends.items()):
                         return ends
                     await asyncio.sleep(MARKERS_LOOK_S)
@@ -131,8 +131,22 @@ class KafkaJournal:
     def _of(self, stream: Stream) -> list[Place]:
         return [Place(stream, shard) for shard in range(self._shards)]
 
-    def _landed(self, place: Place, end: int) -> None:
-        self._written[place] = end
+    async def _told(self, places: Collection[Place]) -> dict[Place, int]:
+        ends = await self._offsets.ends([self._partitions[place] for place in places])
+        return {self._places[partition]: end for partition, end in ends.items()}
+
+    async def _shown(self, wanted: Mapping[Place, int]) -> None:
+        """The writer has a deadline for it, also for a broker that is away meanwhile."""
+        while True:
+            try:
+                ends = await self._told(list(wanted))
+            except LogUnavailable:
+                await asyncio.sleep(RETRY_S)
+                continue
+            if all(ends[place] >= end for place, end in wanted.items()):
+                self._written.update(wanted)
+                return
+            await asyncio.sleep(MARKERS_LOOK_S)
 
     def _entries(self, records: Sequence[ConsumerRecord]) -> list[Entry]:
         return [_entry(self._places[TopicPartition(record.topic, record.partition)], record) for record in records]

@@ -14,13 +14,19 @@ on the producer (T8). A transaction that outlived its timeout looks like a fence
 Note [Fenced while committing]. A takeover that comes while a commit is asked for is answered by UnknownServerError or by a fence,
 and the fence may answer the second attempt of a commit whose first succeeded unheard. So only a fence before the commit was
 asked for means that nothing is stored; later the outcome is unknown.
+
+Note [Committed, and shown]. The coordinator says that a transaction is committed when it has decided so; the markers that make it
+so in each partition are written a moment later. A coordinator that knows of no leader for a partition leaves its marker out for
+ever (seen with Kafka 4.3.1: a node that shuts down withdraws from partitions that nobody else has, while it still takes
+records): the records then belong to whatever the producer's next transaction comes to, and are lost when that is aborted.
+So a commit is answered when committed readers see past it; what isn't shown in time has an unknown outcome.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -69,14 +75,14 @@ class KafkaShardWriter:
         producer: AIOKafkaProducer,
         shard: int,
         *,
-        landed: Callable[[Place, int], None],
+        shown: Callable[[Mapping[Place, int]], Awaitable[None]],
         timeout_s: float = COMMIT_S,
     ) -> None:
-        """`landed` is told one past the last offset that a commit gave to a place."""
+        """`shown` returns when committed readers of the places see up to before these offsets."""
         self._clients = clients
         self._producer = producer
         self._shard = shard
-        self._landed = landed
+        self._shown = shown
         self._timeout_s = timeout_s
         self._topics = {stream: clients.address.topic(stream) for stream in Stream}
         self._queue: deque[_Waiting] = deque()
@@ -145,14 +151,17 @@ class KafkaShardWriter:
         offsets = [[[_offset(future) for future in stream] for stream in sent] for sent in sends]
         self._decided = True
         await self._producer.commit_transaction()
-        for given in offsets:
-            self._tell_landed(given)
+        await self._shown(self._ends(offsets))
         return [Committed(events, statuses) for events, statuses, _ in offsets]
 
-    def _tell_landed(self, offsets: Sequence[Sequence[int]]) -> None:
-        for stream, given in zip(Stream, offsets, strict=True):
-            if given:
-                self._landed(Place(stream, self._shard), given[-1] + 1)
+    def _ends(self, offsets: Sequence[Sequence[Sequence[int]]]) -> dict[Place, int]:
+        """One past the last offset that the commits gave, by place; they are in order."""
+        return {
+            Place(stream, self._shard): given[-1] + 1
+            for commit in offsets
+            for stream, given in zip(Stream, commit, strict=True)
+            if given
+        }
 
     async def _send(self, stream: Stream, records: Sequence[Outgoing]) -> list[asyncio.Future[RecordMetadata]]:
         sent = []

@@ -6,7 +6,7 @@ What would lose data is refused, with the command that mends it; what only is a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from controlplane.log.kafka_address import Address
@@ -71,12 +71,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something wrong with a topic. `refused`: the log isn't opened like that. `mend`: the command, or what to do."""
+    """Something wrong with a topic. `refused`: the log isn't opened like that. `mend`: the command, or what to do.
+    `config`: what of the topic's configuration that is, if it is nothing else."""
 
     topic: str
     message: str
     mend: str
     refused: bool = True
+    config: Mapping[str, str] = field(default_factory=dict)
 
 
 CONFIGURED: Final = ("cleanup.policy", "retention.ms", "retention.bytes", "max.message.bytes", "min.insync.replicas")
@@ -132,7 +134,7 @@ def _policy(topic: Topic, found: Found, servers: str) -> list[Fault]:
     if config["cleanup.policy"] != topic.policy:
         consequence = "so what is in it will be lost" if topic.policy == "compact" else "so its history will be lost"
         message = f"has cleanup.policy={config['cleanup.policy']}, {consequence}"
-        wrong.append(_configured(topic, message, {"cleanup.policy": topic.policy}, servers))
+        wrong.append(_configured(topic, message, {"cleanup.policy": topic.policy} | _kept(topic), servers))
     if "delete" in config["cleanup.policy"]:
         wanted, actual = topic.retention_ms, int(config["retention.ms"])
         if actual != FOR_EVER and (wanted == FOR_EVER or actual < wanted):
@@ -145,6 +147,13 @@ def _policy(topic: Topic, found: Found, servers: str) -> list[Fault]:
         message = f"takes records up to {config['max.message.bytes']} bytes, larger ones are refused"
         wrong.append(_configured(topic, message, {"max.message.bytes": str(RECORD_BYTES)}, servers, refused=False))
     return wrong
+
+
+def _kept(topic: Topic) -> dict[str, str]:
+    """To be set together with the policy: one that begins to delete goes by what stood there unheeded."""
+    if topic.policy == "compact":
+        return {}
+    return {"retention.ms": str(topic.retention_ms), "retention.bytes": str(FOR_EVER)}
 
 
 def _copies(topic: Topic, found: Found, brokers: int, servers: str) -> list[Fault]:
@@ -171,4 +180,4 @@ def _configured(topic: Topic, message: str, wanted: Mapping[str, str], servers: 
         f"kafka-configs.sh --bootstrap-server {servers} --alter --entity-type topics "
         f"--entity-name {topic.name} --add-config {values}"
     )
-    return Fault(topic.name, message, mend, refused)
+    return Fault(topic.name, message, mend, refused, wanted)

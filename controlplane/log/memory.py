@@ -42,6 +42,10 @@ class MemoryLog:
         """One process alone."""
 
     @property
+    def put_aside(self) -> None:
+        """See the port: there is no place for them."""
+
+    @property
     def trouble(self) -> None:
         """Never any."""
 

@@ -117,6 +117,20 @@ class Place(NamedTuple):
     shard: int
 
 
+class PutAside(NamedTuple):
+    """A record that a reader can't take: where it stands, why, and its bytes."""
+
+    place: Place
+    offset: int
+    key: str
+    reason: str
+    data: bytes
+
+
+KeepAside = Callable[[Sequence[PutAside]], Awaitable[None]]
+"""Keeps such records where people find them; may be done again. Raises `LogUnavailable`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
     """Offsets given to the records of one commit, in their order."""
@@ -208,6 +222,10 @@ class Log(Protocol):
     @property
     def membership(self) -> Membership | None:
         """Among the replicas of this log; None when there can be only one."""
+
+    @property
+    def put_aside(self) -> KeepAside | None:
+        """For records of the journal that can't be read; None where the log has no place for them."""
 
     @property
     def trouble(self) -> str | None:

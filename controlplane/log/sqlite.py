@@ -56,6 +56,10 @@ class SqliteLog:
         """One process alone."""
 
     @property
+    def put_aside(self) -> None:
+        """See the port: there is no place for them."""
+
+    @property
     def trouble(self) -> None:
         """Never any: whoever reads is told what is wrong."""
 

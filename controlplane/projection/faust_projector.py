@@ -26,8 +26,7 @@ from typing import Final
 import structlog
 
 from controlplane.log.kafka import KafkaLog
-from controlplane.log.kafka_groups import PutAside
-from controlplane.log.ports import Entry, LogUnavailable, Place, Stream
+from controlplane.log.ports import Entry, LogUnavailable, Place, PutAside, Stream
 from controlplane.projection.documents import Batch, DeadLetter, dead_letter, documents
 from controlplane.projection.elasticsearch import ElasticsearchStore, Refused
 from controlplane.projection.faust_app import FaustApp

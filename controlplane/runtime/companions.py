@@ -18,9 +18,10 @@ from controlplane.runtime.backoff import Backoff
 from controlplane.runtime.catalogue import Catalogue, TargetId
 from controlplane.runtime.clock import Clock
 from controlplane.runtime.desired import DesiredState
+from controlplane.runtime.secrets import TenantSecrets, check_permitted
 from controlplane.runtime.supervisor import Supervisor
 from controlplane.telemetry.metrics import Metrics
-from reconcilers.contract import BackendError, Connection, SecretNotFound, Secrets
+from reconcilers.contract import BackendError, Connection, SecretNotFound
 from schemas.names import parse_key
 
 _log = structlog.get_logger()
@@ -34,7 +35,7 @@ class Companions:
     """The companions of this replica. `run` until cancelled; `close` ends them all."""
 
     def __init__(
-        self, desired: DesiredState, catalogue: Catalogue, secrets: Secrets, clock: Clock, metrics: Metrics
+        self, desired: DesiredState, catalogue: Catalogue, secrets: TenantSecrets, clock: Clock, metrics: Metrics
     ) -> None:
         self._desired = desired
         self._catalogue = catalogue
@@ -85,6 +86,7 @@ class Companions:
         while True:
             began = self._clock.monotonic()
             try:
+                check_permitted(self._secrets, target.tenant, value)
                 await companion.run(Connection(target.tenant, target.target, value, self._secrets))
                 _log.warning("companion ended", target=str(target))
             except (BackendError, SecretNotFound) as exc:

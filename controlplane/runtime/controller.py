@@ -25,7 +25,7 @@ from controlplane.domain.errors import Refused
 from controlplane.domain.fold import Entry
 from controlplane.domain.sharding import shard_of
 from controlplane.domain.status import KeyStatus
-from controlplane.log.ports import Indeterminate, Journal, LogUnavailable
+from controlplane.log.ports import Indeterminate, Journal, KeepAside, LogUnavailable
 from controlplane.runtime.announcer import Announcer
 from controlplane.runtime.attribution import ACTOR
 from controlplane.runtime.backoff import Backoff
@@ -36,12 +36,13 @@ from controlplane.runtime.desired import DesiredState
 from controlplane.runtime.link import Surrounded
 from controlplane.runtime.ownership import MayTake, always
 from controlplane.runtime.replica import Replica
-from controlplane.runtime.shards import Shard, ShardLost
+from controlplane.runtime.secrets import TenantSecrets
+from controlplane.runtime.shards import Shard, ShardLost, only_told
 from controlplane.runtime.statuses import StatusView
 from controlplane.runtime.supervisor import Supervisor
 from controlplane.runtime.target import TargetLoop
 from controlplane.telemetry.metrics import Metrics
-from reconcilers.contract import ExternalId, Secrets
+from reconcilers.contract import ExternalId
 
 _log = structlog.get_logger()
 
@@ -67,16 +68,18 @@ class Controller:
         statuses: StatusView,
         catalogue: Catalogue,
         *,
-        secrets: Secrets,
+        secrets: TenantSecrets,
         clock: Clock,
         metrics: Metrics,
         config: RuntimeConfig,
         may_take: MayTake = always,
         reserved: frozenset[str] = frozenset(),
+        put_aside: KeepAside = only_told,
     ) -> None:
         """`may_take`: whether a shard is to be ours, asked before it is taken and after; it may raise `LogUnavailable`.
-        `reserved`: see `reconcilers.contract.Connection`."""
+        `reserved`: see `reconcilers.contract.Connection`. `put_aside`: for records that aren't understood."""
         self._may_take = may_take
+        self._put_aside = put_aside
         self._replica = replica
         self._journal = journal
         self._catalogue = catalogue
@@ -189,6 +192,7 @@ class Controller:
                 self._metrics,
                 commit_timeout_s=self._config.commit_timeout_s,
                 contested=self._may_take is not always,
+                put_aside=self._put_aside,
             )
             try:
                 await self._check_mine(index)

@@ -18,7 +18,7 @@ from controlplane.domain.status import Intent, KeyStatus, LastAction
 from controlplane.runtime.catalogue import Resolved, Unresolved
 from reconcilers.contract import Difference, ExternalId, Outcome, Plan, Result, Step, TerminalError, TransientError
 from schemas.event import EventStatus, EventType
-from schemas.names import timestamp
+from schemas.names import Key, parse_key, timestamp
 
 MOST_IRREVERSIBLE: Final = 25
 """Irreversible steps that one pass over a target takes; the rest wait for the next."""
@@ -98,10 +98,7 @@ def before_looking(
     if around.trespass is not None:
         return Decision(statuses.stalled(status, now, "NotShared", around.trespass))
     if around.owner is not None:
-        tenant = around.owner.partition("/")[0]
-        # Who has a target with others isn't told what else they call theirs.
-        other = around.owner if tenant == resolved.key.tenant else "another tenant"
-        message = f"{resolved.external.name} of {resolved.target} is declared by {other} already; retire one of them"
+        message = _declared_twice(resolved, parse_key(around.owner))
         return Decision(statuses.stalled(status, now, "Conflict", message))
     if not around.target_declared:
         message = f"declare {resolved.target.service}.target/{resolved.target.target}"
@@ -114,6 +111,15 @@ def before_looking(
     if around.unsupported is not None:
         return Decision(statuses.stalled(status, now, "Unsupported", around.unsupported))
     return None
+
+
+def _declared_twice(resolved: Resolved, owner: Key) -> str:
+    # Who has a target with others isn't told what else they call theirs.
+    other = str(owner) if owner.tenant == resolved.key.tenant else "another tenant"
+    what = f"{resolved.external.name} of {resolved.target}"
+    if owner.setting_type == resolved.key.setting_type:
+        return f"{what} is declared by {other} already; retire one of them"
+    return f"a part of {what} is declared by {other} already; retire one of them, or leave that part out"
 
 
 def _waiting(status: KeyStatus, unmet: Sequence[str], now: float) -> Decision:

@@ -19,8 +19,9 @@ from controlplane.domain.dependencies import Graph
 from controlplane.domain.fold import Entry, State
 from controlplane.runtime.catalogue import Catalogue, Declared, Resolved, TargetId, Unresolved
 from controlplane.runtime.decisions import Surroundings
+from controlplane.runtime.secrets import TenantSecrets
 from controlplane.runtime.statuses import StatusView
-from reconcilers.contract import ExternalId, SecretNotFound, Secrets
+from reconcilers.contract import ExternalId, SecretNotFound
 from schemas.names import SYSTEM, parse_key
 from schemas.secret import references_in
 
@@ -30,7 +31,7 @@ NO_KEYS: frozenset[str] = frozenset()
 class DesiredState:
     """The settings of all tenants as targets and keys."""
 
-    def __init__(self, state: State, catalogue: Catalogue, statuses: StatusView, secrets: Secrets) -> None:
+    def __init__(self, state: State, catalogue: Catalogue, statuses: StatusView, secrets: TenantSecrets) -> None:
         self.catalogue = catalogue
         self._state = state
         self._statuses = statuses
@@ -94,8 +95,12 @@ class DesiredState:
 
     def _claim(self, resolved: Resolved) -> AbstractSet[str]:
         """The keys that lose or gain an object by it. Note [One backend, two targets]."""
-        entry, identity = resolved.entry, (self._place(resolved.target), resolved.external)
-        return set(self._claims.claim(entry.key, identity, entry.created_revision))
+        entry, kind, place = resolved.entry, resolved.kind, self._place(resolved.target)
+        if kind is None:
+            return NO_KEYS
+        identity = (resolved.target if kind.per_target else place, resolved.external)
+        parts = [(place, part) for part in kind.parts(resolved.key.name, resolved.value)]
+        return set(self._claims.claim(entry.key, identity, entry.created_revision, parts))
 
     def _place(self, target: TargetId) -> Hashable:
         return self._places.get(target, target)
@@ -229,6 +234,8 @@ class DesiredState:
         if isinstance(resolved, Unresolved):
             return None
         for reference in references_in(resolved.value):
+            if not self._secrets.permits(resolved.key.tenant, reference):
+                return str(reference)
             try:
                 self._secrets.reveal(reference)
             except SecretNotFound:

@@ -30,6 +30,7 @@ from controlplane.runtime.backoff import Backoff
 from controlplane.runtime.catalogue import Declared, TargetId
 from controlplane.runtime.clock import Clock
 from controlplane.runtime.desired import DesiredState
+from controlplane.runtime.secrets import TenantSecrets, check_permitted
 from controlplane.runtime.shards import Shard
 from controlplane.telemetry.metrics import Metrics
 from reconcilers.contract import (
@@ -38,7 +39,6 @@ from reconcilers.contract import (
     Connection,
     Hint,
     SecretNotFound,
-    Secrets,
     Service,
     TerminalError,
     Unreachable,
@@ -58,7 +58,7 @@ class Surrounded:
     """What a target's loop and its parts work with."""
 
     desired: DesiredState
-    secrets: Secrets
+    secrets: TenantSecrets
     clock: Clock
     metrics: Metrics
     config: RuntimeConfig
@@ -138,6 +138,7 @@ class Link:
         around = self._around
         connection = Connection(self._id.tenant, self._id.target, setting.value, around.secrets, around.reserved)
         try:
+            check_permitted(around.secrets, self._id.tenant, setting.value)
             async with asyncio.timeout(self._service.observe_timeout_s):
                 self.backend = await self._service.connect(connection)
         except SecretNotFound as exc:

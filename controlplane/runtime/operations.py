@@ -40,13 +40,16 @@ _Answer = dict[str, Any]
 class _Context:
     """What an operation may use (`reconcilers.contract.OperationContext`)."""
 
-    def __init__(self, tenant: str, service: str, state: State, catalogue: Catalogue, controller: Controller) -> None:
+    def __init__(
+        self, tenant: str, service: str, state: State, catalogue: Catalogue, controller: Controller, *, confined: bool
+    ) -> None:
         self.tenant = tenant
         self.revision = 0
         self._service = service
         self._state = state
         self._catalogue = catalogue
         self._controller = controller
+        self._confined = confined
 
     def setting(self, setting_type: str, name: str) -> Any:
         entry = self._state.entries.get(str(Key(self.tenant, setting_type, name)))
@@ -60,8 +63,12 @@ class _Context:
         return resolved.value
 
     async def backend(self, target: str) -> Any:
+        where = place(self.tenant, self._service, target)
         self.prefix(target)
-        loop = self._controller.loop(place(self.tenant, self._service, target))
+        if where.tenant != self.tenant and not self._confined:
+            msg = f"it can't be confined to a prefix, so it needs a target that {self.tenant} has for itself, not {target}"
+            raise TerminalError(msg, reason="NotShared")
+        loop = self._controller.loop(where)
         if loop is None or loop.backend is None:
             why = "" if loop is None or loop.down is None else f": {loop.down.message}"
             msg = f"{self._service}.target/{target} is not connected{why}"
@@ -162,7 +169,7 @@ class Operations:
         request_id: str,
     ) -> dict[str, Any]:
         service = name.partition(".")[0]
-        context = _Context(tenant, service, self._state, self._catalogue, self._controller)
+        context = _Context(tenant, service, self._state, self._catalogue, self._controller, confined=operation.confined)
         operation_id = event_id(f"operation:{request_id}", 0)
         try:
             request = operation.request.model_validate(body)

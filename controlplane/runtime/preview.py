@@ -29,9 +29,11 @@ from controlplane.runtime.clock import Clock
 from controlplane.runtime.decisions import Decision, Surroundings
 from controlplane.runtime.desired import DesiredState
 from controlplane.runtime.foreseen import Foreseen, Previewed, decided, previewed, unobserved
+from controlplane.runtime.observing import observe
+from controlplane.runtime.secrets import TenantSecrets
 from controlplane.runtime.statuses import StatusView
 from controlplane.telemetry.metrics import Metrics
-from reconcilers.contract import Backend, BackendError, ExternalId, Plan, Secrets, TerminalError, Unreachable, Weighing
+from reconcilers.contract import Backend, BackendError, ExternalId, Plan, TerminalError, Unreachable, Weighing
 
 _log = structlog.get_logger()
 
@@ -138,7 +140,7 @@ class Preview:
         statuses: StatusView,
         links: Links,
         *,
-        secrets: Secrets,
+        secrets: TenantSecrets,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
@@ -227,8 +229,9 @@ class Preview:
             for thing, value in look.wanted().items():
                 if wanted.get(thing) is None:
                     wanted[thing] = value
+        service = self._catalogue.services[looks[0].resolved.target.service]
         try:
-            observed = await self._observe(looks[0].backend, looks[0].resolved.target.service, wanted)
+            observed = await observe(looks[0].backend, wanted, service, self._metrics)
         except BackendError as exc:
             return [unobserved(look.trial, exc) for look in looks]
         foreseen = [self._after_looking(look, observed) async for look in _with_pauses(looks)]
@@ -250,25 +253,6 @@ class Preview:
             _log.exception("weighing failed")
             return foreseen
         return [replace(one, affected=tuple(next(affected) for _ in one.steps)) for one in foreseen]
-
-    async def _observe(
-        self, backend: Backend, service: str, wanted: Mapping[ExternalId, Any]
-    ) -> Mapping[ExternalId, Any]:
-        """What is there. Raises `BackendError`. The deadline is the controller's own."""
-        timeout_s = self._catalogue.services[service].observe_timeout_s + len(wanted) / 500
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await backend.observe(wanted)
-        except TimeoutError as exc:
-            msg = f"no answer within {timeout_s:g} s"
-            raise Unreachable(msg, reason="Timeout") from exc
-        except BackendError:
-            raise
-        except Exception as exc:
-            self._metrics.bug("preview")
-            _log.exception("preview failed", service=service)
-            msg = f"observe: {exc!r}"
-            raise TerminalError(msg, reason="InternalError") from exc
 
     def _after_looking(self, look: _Look, observed: Mapping[ExternalId, Any]) -> Foreseen:
         seen, now = observed.get(look.thing), self._clock.now()

@@ -16,6 +16,11 @@ ever.
 Note [No refusal from behind]. A replica that is behind another one may miss the revision that a writer expects, or the record
 of the very request that is repeated, accepted there. Its refusal would then contradict the log. So nothing is refused by what
 the state holds before all is folded that stood in the log when the request came.
+
+Note [Nothing to do, but to be remembered]. A writer gets no answer from replica A, which was stopped before it appended, and
+repeats its request at B, where it changes nothing by now. If B only says so, the writer goes on to its next change, and A
+wakes up and appends the old one after it: an update that was answered is undone. So where there are several replicas, a
+request that may have been sent before goes to the log also when it changes nothing: then A's record is a repetition.
 """
 
 from __future__ import annotations
@@ -84,13 +89,15 @@ class _Pending:
 class Replica:
     """The folded settings log. `state` is read freely and changed by the fold alone."""
 
-    def __init__(self, log: SettingsLog, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, log: SettingsLog, clock: Clock, metrics: Metrics, *, shared: bool = False) -> None:
+        """`shared`: others append to the log, too."""
         self.state = State()
         self.stopped: str | None = None
         """Why folding ended, for people; None while all is well."""
         self.halted = asyncio.Event()
         """Set when it ended."""
         self._log = log
+        self._shared = shared
         self._clock = clock
         self._metrics = metrics
         self._listeners: list[Folded] = []
@@ -127,8 +134,10 @@ class Replica:
         request_id: str,
         reason: str = "",
         timeout_s: float = 10.0,
+        remember: bool = False,
     ) -> Verdict:
-        """The verdict on a change request; repeating a request_id gives the first one again.
+        """The verdict on a change request; repeating a request_id gives the first one again. `remember`: the request may
+        have been sent before, or may be again; see Note [Nothing to do, but to be remembered].
 
         Refusals are in the verdict. Raises `Refused` (too many writes), `LogUnavailable` (nothing stored) and
         `Indeterminate` (no verdict within `timeout_s`: retry with the same request_id).
@@ -148,9 +157,10 @@ class Replica:
             refusals = judge(self.state, asked)
         if refusals:
             return Verdict(-1, request_id, (), refusals)
-        unchanged = await self._unchanged(asked, request_id)
-        if unchanged is not None:
-            return unchanged
+        if not (remember and self._shared):
+            unchanged = await self._unchanged(asked, request_id)
+            if unchanged is not None:
+                return unchanged
         pending = self._begin(changes, actor=actor, request_id=request_id, reason=reason)
         pending.waiters += 1
         try:

@@ -1,4 +1,11 @@
-"""The secret port: references → secrets, secrets → keyed fingerprints."""
+"""The secret port: references → secrets, secrets → keyed fingerprints.
+
+Note [Whose secrets]. Who may declare a target can have a secret sent there, so a tenant must not be able to name what is
+another's. Where the directories are bounded, `TENANTS/NAME` in each of them is for the tenant of that name and for no other;
+all else in them, and the environment, is for the tenant `default`. It depends on nothing that is declared, so a folder is
+its tenant's before the tenant is there. Which tenant names a reference is checked where declarations are understood
+(`check_permitted`): the backend that reveals it may serve settings of several tenants.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +15,36 @@ import secrets
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any, Final, Protocol
 
-from reconcilers.contract import SecretNotFound
-from schemas.secret import SecretRef
+from reconcilers.contract import SecretNotFound, Secrets
+from schemas.names import DEFAULT
+from schemas.secret import SecretRef, references_in
 
 OWN_TOKEN = "COREPLANE_TOKEN"  # noqa: S105 - the name of a variable
 """Whoever runs the daemon may have their own token in its environment."""
 
+TENANTS: Final = "tenants"
+"""Note [Whose secrets]."""
+
 FINGERPRINT_HEX = 16
 """Length of a fingerprint: enough to tell two secrets apart, useless for finding one."""
+
+LEAST_KEY_BYTES = 32
+
+
+class TenantSecrets(Secrets, Protocol):
+    """The port as the daemon itself sees it."""
+
+    def permits(self, tenant: str, reference: SecretRef) -> bool:
+        """Whether a declaration of the tenant may name it."""
+
+
+def check_permitted(secrets_: TenantSecrets, tenant: str, value: Any) -> None:
+    """Raise `SecretNotFound` for a reference in a declared value that its tenant may not name. Note [Whose secrets]."""
+    for reference in references_in(value):
+        if not secrets_.permits(tenant, reference):
+            raise SecretNotFound(reference)
 
 
 class EnvironmentSecrets:
@@ -47,6 +75,21 @@ class EnvironmentSecrets:
         except (KeyError, OSError, UnicodeDecodeError, ValueError) as exc:
             raise SecretNotFound(reference) from exc
 
+    def permits(self, tenant: str, reference: SecretRef) -> bool:
+        """See `TenantSecrets`. Everybody's are everybody's where the directories aren't bounded."""
+        if self._directories is None:
+            return True
+        if reference.from_file is None:
+            return tenant == DEFAULT
+        try:
+            path = (self._data_dir / reference.from_file).resolve()
+        except (OSError, ValueError):
+            return False
+        apart = [(self._data_dir / directory).resolve() / TENANTS for directory in self._directories]
+        if tenant == DEFAULT:
+            return not any(path.is_relative_to(folder) for folder in apart)
+        return any(path.is_relative_to(folder / tenant) for folder in apart)
+
     def _allowed_variable(self, name: str) -> str:
         if name == OWN_TOKEN or not any(fnmatchcase(name, pattern) for pattern in self._environment):
             raise KeyError(name)
@@ -66,8 +109,11 @@ class EnvironmentSecrets:
         return hmac.digest(self._key, text.encode(), "sha256").hex()[:FINGERPRINT_HEX]
 
 
-def fingerprint_key(data_dir: Path) -> bytes:
-    """The key of fingerprints, made on first use and kept (mode 0600) so that fingerprints stay comparable."""
+def fingerprint_key(data_dir: Path, reference: SecretRef | None = None) -> bytes:
+    """The key of fingerprints: what is referred to, or one that is made on first use and kept (mode 0600), so that
+    fingerprints stay comparable. Raises ValueError for a reference that leads nowhere, or to next to nothing."""
+    if reference is not None:
+        return _referred(data_dir, reference)
     path = data_dir / "fingerprint.key"
     try:
         return path.read_bytes()
@@ -77,3 +123,15 @@ def fingerprint_key(data_dir: Path) -> bytes:
         with os.fdopen(handle, "wb") as file:
             file.write(key)
         return key
+
+
+def _referred(data_dir: Path, reference: SecretRef) -> bytes:
+    try:
+        key = EnvironmentSecrets(data_dir, b"").reveal(reference).encode()
+    except SecretNotFound as exc:
+        msg = f"secrets.fingerprint_key: {exc}"
+        raise ValueError(msg) from exc
+    if len(key) < LEAST_KEY_BYTES:
+        msg = f"secrets.fingerprint_key has {len(key)} bytes; `openssl rand -hex 32` makes one"
+        raise ValueError(msg)
+    return key

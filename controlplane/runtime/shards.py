@@ -21,6 +21,10 @@ Note [A commit is never half known]. A commit lands although its caller was canc
 also takes it into `statuses`. Else a loop that is stopped while its intent is being committed would leave the journal with
 an open intent that this incarnation doesn't know of: its next commit of the key would overwrite it, and nobody would ever
 end it.
+
+Note [What can't be read is put aside]. A status of the last owner that isn't understood may have held an open intent: its key is
+held like one whose outcome is unknown, and then looked at. The record goes to the dead letters, before the next status
+of its key takes its place.
 """
 
 from __future__ import annotations
@@ -35,22 +39,26 @@ from typing import Any
 import structlog
 
 from controlplane.domain.events import Fact, Subject, event, headers
-from controlplane.domain.status import KeyStatus, from_wire, to_wire
+from controlplane.domain.status import KeyStatus, to_wire
 from controlplane.log import codec
 from controlplane.log.ports import (
     Commit,
+    Entry,
     Fenced,
     Indeterminate,
     Journal,
+    KeepAside,
     LogUnavailable,
     Outgoing,
     Place,
+    PutAside,
     ShardWriter,
     Stream,
 )
 from controlplane.runtime.attribution import ACTOR
 from controlplane.runtime.backoff import Backoff
 from controlplane.runtime.clock import Clock
+from controlplane.runtime.statuses import NotUnderstood, read_status
 from controlplane.telemetry.metrics import Metrics
 from schemas.event import EventStatus, EventType
 from schemas.metric import SCHEMA as METRIC_SCHEMA
@@ -67,10 +75,30 @@ SLICE = 200
 OPERATION = "#operation/"
 """Prefix of the status records of operations under way."""
 
+MOST_TOLD_BYTES = 2000
+"""Of a record that isn't understood, in the daemon's own log."""
+
+TAKEN = "#taken"
+"""Key of a record without content: the first of an incarnation among the statuses, so that it settles what whoever was
+before it may have left undecided there, too."""
+
 STATUS_SCHEMA = "status.v1"
 
 SYSTEM_TENANT = "#system"
 """Tenant of events that belong to no tenant (ShardTaken); never a legal name."""
+
+
+async def only_told(letters: Sequence[PutAside]) -> None:
+    """For a log without dead letters."""
+    for letter in letters:
+        _log.error(
+            "record put aside",
+            setting=letter.key,
+            shard=letter.place.shard,
+            offset=letter.offset,
+            error=letter.reason,
+            content=letter.data[:MOST_TOLD_BYTES].hex(),
+        )
 
 
 class ShardLost(Exception):
@@ -89,6 +117,7 @@ class Shard:
         *,
         commit_timeout_s: float,
         contested: bool = False,
+        put_aside: KeepAside = only_told,
     ) -> None:
         self.index = index
         self.contested = contested
@@ -105,6 +134,7 @@ class Shard:
         Nothing is done about a revision that isn't announced yet."""
         self.lost = asyncio.Event()
         self._journal = journal
+        self._put_aside = put_aside
         self._clock = clock
         self._metrics = metrics
         self._timeout_s = commit_timeout_s
@@ -121,7 +151,7 @@ class Shard:
         taken = self.record(
             Fact(EventType.SHARD_TAKEN, {"incarnation": self._incarnation}), Subject(SYSTEM_TENANT, "coreplane")
         )
-        committed = await self._commit(Commit(events=(taken,)))
+        committed = await self._commit(Commit(events=(taken,), statuses=(Outgoing(TAKEN, None),)))
         self.token = committed[0]
         await self._read_statuses()
         self.announced = self.settings_position
@@ -273,21 +303,36 @@ class Shard:
 
     async def _read_statuses(self) -> None:
         place, position = Place(Stream.STATUS, self.index), 0
+        unread: dict[str, PutAside] = {}
         end = (await self._journal.end_offsets(Stream.STATUS)).get(self.index, 0)
-        while position < end:
-            entries = await self._journal.read(place, position)
-            if not entries:
-                return
+        while position < end and (entries := await self._journal.read(place, position)):
             for entry in entries:
-                if entry.data is None:
-                    self.statuses.pop(entry.key, None)
-                elif entry.key == MARK:
-                    self.settings_position = codec.decode(entry.data)["settings_position"]
-                elif entry.key.startswith(OPERATION):
-                    self.operations[entry.key.removeprefix(OPERATION)] = codec.decode(entry.data)
-                else:
-                    self.statuses[entry.key] = from_wire(codec.decode(entry.data))
+                self._read(place, entry, unread)
             position = entries[-1].offset + 1
+        if unread:
+            await self._put_aside(list(unread.values()))
+            for key in unread:
+                if not key.startswith("#"):
+                    self.statuses[key] = unknown_outcome(KeyStatus(key), self._clock.now())
+
+    def _read(self, place: Place, entry: Entry, unread: dict[str, PutAside]) -> None:
+        """Take a record in; what isn't understood counts as long as nothing later of its key is."""
+        unread.pop(entry.key, None)
+        try:
+            self._take_in(entry.key, entry.data)
+        except NotUnderstood as exc:
+            unread[entry.key] = PutAside(place, entry.offset, entry.key, str(exc), entry.data or b"")
+
+    def _take_in(self, key: str, data: bytes | None) -> None:
+        if data is None:
+            self.statuses.pop(key, None)
+        elif key == MARK:
+            self.settings_position = int(_decoded(data, "settings_position")["settings_position"])
+        elif key.startswith(OPERATION):
+            begun = _decoded(data, "details", "event_id", "tenant", "service", "actor", "correlation_id")
+            self.operations[key.removeprefix(OPERATION)] = begun
+        elif not key.startswith("#"):
+            self.statuses[key] = read_status(key, data)
 
     async def _settle(self, reason: str, keys: Iterable[str], commit: Callable[..., Awaitable[object]]) -> None:
         found = (self.statuses.get(key) for key in keys)
@@ -313,6 +358,18 @@ class Shard:
             begun["tenant"], begun["service"], actor=begun["actor"], correlation_id=begun["correlation_id"]
         )
         return self.record(fact, subject)
+
+
+def _decoded(data: bytes, *wanted: str) -> dict[str, Any]:
+    """A record of the shard's own, which has these fields. Raises `NotUnderstood`."""
+    try:
+        found = codec.decode(data)
+    except codec.Undecodable as exc:
+        raise NotUnderstood(str(exc)) from exc
+    if missing := [name for name in wanted if name not in found]:
+        msg = f"without {', '.join(missing)}"
+        raise NotUnderstood(msg)
+    return found
 
 
 def _about(key: str) -> dict[str, str]:

@@ -51,7 +51,7 @@ def trespasses(
 ) -> Sequence[Trespass]:
     """Why a setting may not have its object on the target (a key); nothing when it may. Paths point into the value."""
     if target.partition("/")[0] == key.tenant:
-        taken = [prefix for prefix in shares.prefixes(target).values() if external.name.startswith(prefix)]
+        taken = [prefix for prefix in shares.prefixes(target).values() if kind.belongs(external.name, prefix)]
         return [Trespass("", f"names that begin with {prefix} are another tenant's on this target") for prefix in taken]
     prefix = shares.prefix(key.tenant, target)
     if prefix is None:
@@ -62,6 +62,6 @@ def trespasses(
             Trespass("", f"{key.setting_type} can't be confined to a prefix: it needs a target of the tenant's own")
         ]
     found = list(kind.confine(value, prefix))
-    if not external.name.startswith(prefix):
+    if not kind.belongs(external.name, prefix):
         found.insert(0, Trespass("", f"its name there is {external.name}, and must begin with {prefix}"))
     return found

@@ -3,6 +3,9 @@
 Note [A key that moved]. A key whose target changes may change its shard, and shards are read in no order: the old shard's
 last record of the key, or its tombstone, may be read after the new shard's first. The newer revision counts, and a
 tombstone only for its own shard.
+
+Note [Not understood isn't absent]. A record that can't be read, of a newer version or damaged, says that there was something: the
+key's status is unknown until somebody who can has looked again.
 """
 
 from __future__ import annotations
@@ -15,12 +18,30 @@ import structlog
 
 from controlplane.domain.status import KeyStatus, from_wire
 from controlplane.log import codec
+from controlplane.log.codec import Undecodable
 from controlplane.log.ports import Entry, Journal, Place, Stream
 
 _log = structlog.get_logger()
 
 Changed = Callable[[str, KeyStatus | None, KeyStatus | None], None]
 """Called with key, status before and after (None: none). Must not block."""
+
+
+class NotUnderstood(Exception):
+    """A record of the status stream that isn't what it should be."""
+
+
+def read_status(key: str, data: bytes) -> KeyStatus:
+    """What a record says. Raises `NotUnderstood`."""
+    try:
+        status = from_wire(codec.decode(data))
+    except (Undecodable, LookupError, TypeError, ValueError, AttributeError) as exc:
+        msg = f"{type(exc).__name__}: {exc}"
+        raise NotUnderstood(msg) from exc
+    if status.key != key:
+        msg = f"it is of {status.key!r}"
+        raise NotUnderstood(msg)
+    return status
 
 
 class StatusView:
@@ -78,7 +99,7 @@ class StatusView:
         if entry.key.startswith("#"):
             return  # a shard's own record, not a setting's
         before = self._statuses.get(entry.key)
-        after = None if entry.data is None else from_wire(codec.decode(entry.data))
+        after = None if entry.data is None else _read(entry, entry.data)
         if (
             before is not None
             and self._homes[entry.key] != entry.shard
@@ -95,3 +116,12 @@ class StatusView:
             changed(entry.key, before, after)
         for moved in self._watchers.get(entry.key, ()):
             moved.set()
+
+
+def _read(entry: Entry, data: bytes) -> KeyStatus:
+    """Note [Not understood isn't absent]."""
+    try:
+        return read_status(entry.key, data)
+    except NotUnderstood as exc:
+        _log.warning("status not understood", setting=entry.key, shard=entry.shard, offset=entry.offset, error=str(exc))
+        return KeyStatus(entry.key)

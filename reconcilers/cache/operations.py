@@ -182,6 +182,6 @@ def _inspect_target(ctx: OperationContext, request: Inspect) -> str:
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation("invalidate", Invalidate, _invalidate_target, invalidate),
-    Operation("inspect", Inspect, _inspect_target, inspect, effect=False),
+    Operation("invalidate", Invalidate, _invalidate_target, invalidate, confined=True),
+    Operation("inspect", Inspect, _inspect_target, inspect, effect=False, confined=True),
 )

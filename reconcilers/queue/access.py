@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
+from reconcilers.contract import ExternalId
 from schemas import queue
 from schemas.secret import SecretRef
 
@@ -169,6 +170,13 @@ def quota(_setting: str, value: queue.Quota) -> dict[str, float]:
     if value.connection_creation_rate is not None:
         limits["connection_creation_rate"] = float(value.connection_creation_rate)
     return limits
+
+
+def parts_of_user(setting: str, value: queue.User) -> list[ExternalId]:
+    """What a declared user has besides its credential: a `queue.acl` or `queue.quota` for it would be a second owner."""
+    name = username(setting, value)
+    found = [] if value.acls is None else [ExternalId(ACL, principal_of(name))]
+    return found if value.quotas is None else [*found, ExternalId(QUOTA, f"user={name}")]
 
 
 def recalled_user(observed: ObservedUser | None, remembered: Mapping[str, str]) -> ObservedUser | None:

@@ -15,15 +15,25 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
-from reconcilers.contract import BackendError, NotSent, TerminalError, TransientError, Unreachable
+from reconcilers.contract import (
+    BackendError,
+    NotSent,
+    Outcome,
+    Step,
+    TerminalError,
+    TransientError,
+    Unreachable,
+    failed,
+)
 
 T = TypeVar("T")
+StepT = TypeVar("StepT", bound=Step)
 
 CLIENT_ID: Final = "coreplane"
 QUEUED: Final = 256
@@ -259,6 +269,13 @@ def refusal(code: int, message: str | None, what: str) -> BackendError | None:
     if reason in _REFUSED:
         return TerminalError(text, reason=reason)
     return TransientError(text, reason=reason)
+
+
+def ended(
+    steps: Sequence[StepT], error_of: Callable[[StepT], BackendError | None], done: Callable[[StepT], Outcome]
+) -> list[Outcome]:
+    """How the steps of one request ended, each by what the reply says of it."""
+    return [done(step) if (error := error_of(step)) is None else failed(error) for step in steps]
 
 
 def translated(exc: Exception, servers: str) -> BackendError | Exception:

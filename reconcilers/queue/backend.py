@@ -34,17 +34,18 @@ from reconcilers.contract import (
     failed,
     unknown,
 )
-from reconcilers.queue import discovered, kafka_groups, login, samples, weighing
-from reconcilers.queue.access import ACL, QUOTA, USER, Own, principal_of
+from reconcilers.queue import discovered, kafka_groups, login, own, samples, weighing
+from reconcilers.queue.access import ACL, QUOTA, USER, Own
 from reconcilers.queue.access_steps import ChangeAcls, DropCredential, SetCredential, SetQuotas
 from reconcilers.queue.admin import AdminThread, messages, send
+from reconcilers.queue.canary import Canary
 from reconcilers.queue.groups import GROUP
 from reconcilers.queue.kafka_topics import Topics, reassign
 from reconcilers.queue.kafka_users import Users
 from reconcilers.queue.model import TOPIC, TOPIC_ID
 from reconcilers.queue.route_plan import InstallRoute, RemoveRoute
 from reconcilers.queue.routes import Routes
-from reconcilers.queue.routing import ROUTE
+from reconcilers.queue.routing import ROUTE, canary_topic
 from reconcilers.queue.settling import Settling
 from reconcilers.queue.steps import (
     AcceptRecreated,
@@ -96,6 +97,8 @@ class QueueBackend:
         self.client_options = login.client_options(self._target, connection.secrets)
         """For aiokafka."""
         self.routes = Routes(admin, self.client_options, place, self._settling)
+        self._sampler = samples.Sampler(time.time)
+        self._canary = Canary(admin, self.client_options, canary_topic(*place))
         self._appliers: dict[type[Step], Apply] = {
             CreateTopic: self._topics.create,
             ChangeConfig: self._topics.change,
@@ -143,12 +146,13 @@ class QueueBackend:
         routes = by_type.pop(ROUTE, None)
         if routes is not None:
             observed = await _each_for_itself(self.routes.observe(routes), list(routes))
+            observed |= self._own_affairs(ROUTE, routes)
             found |= {ExternalId(ROUTE, name): one for name, one in observed.items()}
         for setting_type, objects in by_type.items():
             for names in _parts(list(objects)):
                 look = partial(self._observers[setting_type], wanted={name: objects[name] for name in names})
                 observed = await _each_for_itself(self.admin.call(look, CALL_S), names)
-                observed |= {name: why for name in names if (why := self._own_affair(setting_type, name))}
+                observed |= self._own_affairs(setting_type, {name: objects[name] for name in names})
                 found |= {ExternalId(setting_type, name): one for name, one in observed.items()}
         return found
 
@@ -179,8 +183,9 @@ class QueueBackend:
 
     async def sample(self) -> Sequence[Measurement]:
         """Cluster, topics and groups, and what the routes did."""
-        found = await self.admin.call(samples.sampled, CALL_S)
-        return [*found, *samples.routed(await self.routes.counted())]
+        found = await self.admin.call(self._sampler.sampled, CALL_S)
+        delivery = await self._canary.measured() if self._target.canary else []
+        return [*found, *samples.routed(await self.routes.counted()), *delivery]
 
     async def hints(self) -> AsyncIterator[Hint]:
         """The cluster is another one. Raises `Unreachable` when it doesn't answer."""
@@ -191,24 +196,21 @@ class QueueBackend:
             if before != self._cluster:
                 yield Hint(None, f"the cluster is {self._cluster} now, it was {before}")
 
-    def _own_affair(self, setting_type: str, name: str) -> TerminalError | None:
-        """Why an object isn't touched, whatever is declared of it: the control plane would cut itself off."""
-        if setting_type == TOPIC and name in self._reserved:
-            return own_topic(name)
-        principal = principal_of(name) if setting_type == USER else name
-        if setting_type in (USER, ACL) and principal in self._reserved:
-            message = f"{principal} is who this control plane is where its own records are"
-            return TerminalError(message, reason="OwnUser")
-        return None
+    def _own_affairs(self, setting_type: str, wanted: Mapping[str, Any]) -> dict[str, TerminalError]:
+        if not self._reserved:
+            return {}
+        found = {name: own.affair(self._reserved, setting_type, name, desired) for name, desired in wanted.items()}
+        return {name: why for name, why in found.items() if why is not None}
 
     def refuse_own(self, topic: str) -> None:
         """Raise when the topic is where this control plane keeps its own records."""
         if topic in self._reserved:
-            raise own_topic(topic)
+            raise own.topic(topic)
 
     async def close(self) -> None:
         """See the contract."""
         await self.routes.close()
+        await self._canary.close()
         self.admin.close()
         await self.admin.closed(CLOSE_S)
 
@@ -254,12 +256,6 @@ def _own(target: Target, secrets: Secrets) -> tuple[str, Own] | None:
     if security.username is None or security.password is None or not security.mechanism.startswith("SCRAM"):
         return None
     return security.username, Own(security.mechanism, secrets.fingerprint(secrets.reveal(security.password)))
-
-
-def own_topic(name: str) -> TerminalError:
-    """Why a topic isn't touched, whatever is declared."""
-    msg = f"{name} is where this control plane keeps its own records"
-    return TerminalError(msg, reason="OwnTopic")
 
 
 def _accept(_client: Any, steps: Sequence[AcceptRecreated], check: Callable[[], None]) -> list[Outcome]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from reconcilers.contract import TerminalError, TransientError
@@ -21,8 +21,8 @@ class FoundGroup:
 
     state: str
     members: int
-    offsets: Mapping[Any, tuple[int, str]] = field(default_factory=dict)
-    """Partition → (next offset, metadata)."""
+    ids: frozenset[str] = frozenset()
+    """Of its members."""
 
 
 def committed(client: Any, group: str) -> dict[Any, tuple[int, str]]:
@@ -41,7 +41,8 @@ def described(client: Any, groups: Sequence[str]) -> dict[str, FoundGroup]:
     found = dict.fromkeys(groups, FoundGroup(DEAD, 0))
     rows = client.describe_groups(list(groups))
     for name, row in rows.items():
-        found[name] = FoundGroup(row["group_state"] or DEAD, len(row["members"]))
+        ids = frozenset(member["member_id"] for member in row["members"])
+        found[name] = FoundGroup(row["group_state"] or DEAD, len(row["members"]), ids)
     return found
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from reconcilers.contract import SUCCEEDED, BackendError, Outcome, TransientError, failed
 from reconcilers.discovery import matches
 from reconcilers.queue import configs
-from reconcilers.queue.admin import REQUEST_MS, messages, partition, refusal, send
+from reconcilers.queue.admin import REQUEST_MS, ended, messages, partition, refusal, send
 from reconcilers.queue.model import OWNED_CONFIG, SETTLING_S, TOPIC_ID, Held, ObservedTopic, Topic, memory_of
 from reconcilers.queue.steps import ChangeConfig, CreateTopic, DeleteTopic, RaisePartitions, ReassignReplicas
 
@@ -72,7 +72,7 @@ class Topics:
         brokers = tuple(sorted(broker.node_id for broker in reply.brokers))
         found = self._described(reply.topics, brokers)
         asked = {name: tuple(topic.config) for name, topic in wanted.items() if topic is not None and topic.config}
-        held = _configs(client, {name: names for name, names in asked.items() if _there(found.get(name))})
+        held = configs_of(client, {name: names for name, names in asked.items() if _there(found.get(name))})
         found = {name: _with_config(one, held.get(name)) for name, one in found.items()}
         found = _with_moves(client, found, wanted)
         for name in list(self._expected):
@@ -85,7 +85,7 @@ class Topics:
         request = messages().MetadataRequest(topics=None, allow_auto_topic_creation=False)
         rows = [row for row in send(client, request).topics if matches(row.name, match, reserved=row.is_internal)]
         found = self._described(rows, ())
-        held = _configs(client, dict.fromkeys(name for name, one in found.items() if _there(one)))
+        held = configs_of(client, dict.fromkeys(name for name, one in found.items() if _there(one)))
         return {
             name: replace(one, config=held.get(name, {}))
             for name, one in found.items()
@@ -104,7 +104,8 @@ class Topics:
                 continue
             partitions = sorted(row.partitions, key=lambda part: part.partition_index)
             replicas = tuple(tuple(part.replica_nodes) for part in partitions)
-            found[row.name] = ObservedTopic(topic_id, replicas, brokers=brokers)
+            behind = any(len(part.isr_nodes) < len(part.replica_nodes) for part in partitions)
+            found[row.name] = ObservedTopic(topic_id, replicas, brokers=brokers, behind=behind)
         return found
 
     def _settle(self, name: str, found: dict[str, ObservedTopic | BackendError]) -> None:
@@ -166,11 +167,9 @@ class Topics:
         errors = {
             row.resource_name: refusal(row.error_code, row.error_message, row.resource_name) for row in reply.responses
         }
-        return [self._changed(step, errors[step.external.name]) for step in steps]
+        return ended(steps, lambda step: errors[step.external.name], self._changed)
 
-    def _changed(self, step: ChangeConfig, error: BackendError | None) -> Outcome:
-        if error is not None:
-            return failed(error)
+    def _changed(self, step: ChangeConfig) -> Outcome:
         self._expect(step.external.name, "", config=dict(step.values))
         return replace(SUCCEEDED, remember={OWNED_CONFIG: ",".join(step.declared)})
 
@@ -181,14 +180,12 @@ class Topics:
         check()
         request = messages().CreatePartitionsRequest(topics=rows, timeout_ms=REQUEST_MS, validate_only=False)
         reply = {row.name: row for row in send(client, request).results}
-        outcomes = []
-        for step in steps:
-            name = step.external.name
-            error = refusal(reply[name].error_code, reply[name].error_message, name)
-            if error is None:
-                self._expect(name, "", partitions=step.count)
-            outcomes.append(SUCCEEDED if error is None else failed(error))
-        return outcomes
+        errors = {name: refusal(row.error_code, row.error_message, name) for name, row in reply.items()}
+        return ended(steps, lambda step: errors[step.external.name], self._raised)
+
+    def _raised(self, step: RaisePartitions) -> Outcome:
+        self._expect(step.external.name, "", partitions=step.count)
+        return SUCCEEDED
 
     def delete(self, client: Any, steps: Sequence[DeleteTopic], check: Check) -> list[Outcome]:
         """Delete by id: a topic that somebody made anew under the name stays."""
@@ -196,19 +193,21 @@ class Topics:
         rows = [row(name=None, topic_id=uuid.UUID(step.topic_id)) for step in steps]
         check()
         reply = send(client, messages().DeleteTopicsRequest(topics=rows, timeout_ms=REQUEST_MS))
-        codes = {str(row.topic_id): row for row in reply.responses}
-        outcomes = []
-        for step in steps:
-            answer = codes[step.topic_id]
-            gone = answer.error_code in UNKNOWN_TOPIC
-            error = None if gone else refusal(answer.error_code, answer.error_message, step.external.name)
-            if error is None:
-                self._expected.pop(step.external.name, None)
-                self._deleted[step.topic_id] = None
-            outcomes.append(SUCCEEDED if error is None else failed(error))
+        answers = {str(row.topic_id): row for row in reply.responses}
+
+        def wrong(step: DeleteTopic) -> BackendError | None:
+            row = answers[step.topic_id]
+            gone = row.error_code in UNKNOWN_TOPIC
+            return None if gone else refusal(row.error_code, row.error_message, step.external.name)
+
+        return ended(steps, wrong, self._gone)
+
+    def _gone(self, step: DeleteTopic) -> Outcome:
+        self._expected.pop(step.external.name, None)
+        self._deleted[step.topic_id] = None
         while len(self._deleted) > MOST_DELETED:
             del self._deleted[next(iter(self._deleted))]
-        return outcomes
+        return SUCCEEDED
 
     def _expect(
         self,
@@ -248,13 +247,26 @@ def partitions_of(client: Any, topics: Iterable[str]) -> dict[str, int]:
     return {row.name: len(row.partitions) for row in reply.topics if row.error_code == 0}
 
 
+def ensure(client: Any, name: str, config: Mapping[str, str]) -> None:
+    """Make a topic of ours with one partition, where it is missing; `TransientError` until it is shown."""
+    row = messages().CreateTopicsRequest.CreatableTopic
+    configs = [row.CreatableTopicConfig(name=key, value=value) for key, value in config.items()]
+    topic = row(name=name, num_partitions=1, replication_factor=-1, assignments=[], configs=configs)
+    request = messages().CreateTopicsRequest(topics=[topic], timeout_ms=REQUEST_MS, validate_only=False)
+    (reply,) = send(client, request).topics
+    if reply.error_code == EXISTS:
+        return
+    error = refusal(reply.error_code, reply.error_message, name)
+    raise error or TransientError(f"{name} was made; it is shown in a moment", reason="Made", retry_after_s=0.3)
+
+
 def _metadata_request(names: Iterable[str]) -> Any:
     """To look at a topic must not make it, whatever the cluster is set to."""
     rows = [messages().MetadataRequest.MetadataRequestTopic(name=name) for name in names]
     return messages().MetadataRequest(topics=rows, allow_auto_topic_creation=False)
 
 
-def _configs(client: Any, asked: Mapping[str, Sequence[str] | None]) -> dict[str, dict[str, Held]]:
+def configs_of(client: Any, asked: Mapping[str, Sequence[str] | None]) -> dict[str, dict[str, Held]]:
     """Topic → its configurations by name; asked for None: all of them. A topic that is gone, or not shown yet, has none."""
     if not asked:
         return {}
@@ -281,7 +293,7 @@ def _with_config(one: ObservedTopic | BackendError, config: Mapping[str, Held] |
 def _with_moves(
     client: Any, found: dict[str, ObservedTopic | BackendError], wanted: Mapping[str, Topic | None]
 ) -> dict[str, ObservedTopic | BackendError]:
-    """Asked only when a topic has another number of replicas than it should have."""
+    """Asked only when a topic has another number of replicas than it should have, or some that aren't in sync."""
     off = [name for name, one in found.items() if isinstance(one, ObservedTopic) and _off(one, wanted.get(name))]
     if not off:
         return found
@@ -297,4 +309,4 @@ def _with_moves(
 
 def _off(one: ObservedTopic, topic: Topic | None) -> bool:
     wanted = None if topic is None else topic.replication_factor
-    return wanted is not None and any(len(on) != wanted for on in one.replicas)
+    return wanted is not None and (one.behind or any(len(on) != wanted for on in one.replicas))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from reconcilers.contract import SUCCEEDED, BackendError, Outcome, Secrets, TransientError, failed
+from reconcilers.contract import SUCCEEDED, BackendError, Outcome, Secrets, Step, TransientError
 from reconcilers.queue.access import (
     ACL,
     DEFAULT,
@@ -29,7 +29,7 @@ from reconcilers.queue.access import (
     principal_of,
 )
 from reconcilers.queue.access_steps import ChangeAcls, DropCredential, SetCredential, SetQuotas
-from reconcilers.queue.admin import messages, refusal, scram, send
+from reconcilers.queue.admin import ended, messages, refusal, scram, send
 from reconcilers.queue.settling import Settling
 
 MECHANISMS: Final = {1: "SCRAM-SHA-256", 2: "SCRAM-SHA-512"}
@@ -56,6 +56,7 @@ ACL_OPERATIONS: Final = {
 }
 
 Check = Callable[[], None]
+SeenT = TypeVar("SeenT", ObservedUser, ObservedAcl, ObservedQuota)
 
 
 class Users:
@@ -74,44 +75,39 @@ class Users:
         credentials = credentials_of(client, list(wanted))
         held = bindings_of(client, [principal_of(name) for name in wanted])
         quotas = all_quotas(client)
-        found = {}
-        for name, desired in wanted.items():
-            own = self._own[1] if self._own is not None and self._own[0] == name else None
-            fingerprint = None if desired is None else self._secrets.fingerprint(self._secrets.reveal(desired.password))
-            one = ObservedUser(
+        seen = {
+            name: ObservedUser(
                 credentials.get(name, {}),
                 held.get(principal_of(name), frozenset()),
                 quotas.get(f"user={name}", {}),
-                fingerprint,
-                own,
+                None if desired is None else self._secrets.fingerprint(self._secrets.reveal(desired.password)),
+                self._own[1] if self._own is not None and self._own[0] == name else None,
             )
-            settling = self._settling.look(USER, name, one)
-            if one.credentials or settling is not None:
-                found[name] = replace(one, settling=settling)
-        return found
+            for name, desired in wanted.items()
+        }
+        return self._there(USER, seen, lambda one: one.credentials)
 
     def observe_acls(self, client: Any, wanted: Iterable[str]) -> dict[str, ObservedAcl]:
         """Principal → its permissions."""
         names = list(wanted)
         held = bindings_of(client, names)
-        found = {}
-        for name in names:
-            one = ObservedAcl(
-                held.get(name, frozenset()), own=self._own is not None and name == principal_of(self._own[0])
-            )
-            settling = self._settling.look(ACL, name, one)
-            if one.acls or settling is not None:
-                found[name] = replace(one, settling=settling)
-        return found
+        own = None if self._own is None else principal_of(self._own[0])
+        seen = {name: ObservedAcl(held.get(name, frozenset()), own=name == own) for name in names}
+        return self._there(ACL, seen, lambda one: one.acls)
 
     def observe_quotas(self, client: Any, wanted: Iterable[str]) -> dict[str, ObservedQuota]:
         """Entity → its quotas."""
         quotas = all_quotas(client)
+        return self._there(
+            QUOTA, {name: ObservedQuota(quotas.get(name, {})) for name in wanted}, lambda one: one.quotas
+        )
+
+    def _there(self, kind: str, seen: Mapping[str, SeenT], holds: Callable[[SeenT], Any]) -> dict[str, SeenT]:
+        """Those that hold something, or wait for what we did to be shown."""
         found = {}
-        for name in wanted:
-            one = ObservedQuota(quotas.get(name, {}))
-            settling = self._settling.look(QUOTA, name, one)
-            if one.quotas or settling is not None:
+        for name, one in seen.items():
+            settling = self._settling.look(kind, name, one)
+            if holds(one) or settling is not None:
                 found[name] = replace(one, settling=settling)
         return found
 
@@ -119,23 +115,21 @@ class Users:
 
     def set_credentials(self, client: Any, steps: Sequence[SetCredential], check: Check) -> list[Outcome]:
         """New passwords. The salt is new each time, so nothing can be compared afterwards."""
-        passwords = [self._secrets.reveal(step.password) for step in steps]
         made = [
-            scram().UserScramCredentialUpsertion(step.external.name, step.mechanism, password, step.iterations)
-            for step, password in zip(steps, passwords, strict=True)
+            scram().UserScramCredentialUpsertion(
+                step.external.name, step.mechanism, self._secrets.reveal(step.password), step.iterations
+            )
+            for step in steps
         ]
         rows = [(one.user, int(one.mechanism), one.iterations, one.salt, one.salted_password) for one in made]
         check()
         reply = send(client, messages().AlterUserScramCredentialsRequest(deletions=[], upsertions=rows))
         errors = {row.user: refusal(row.error_code, row.error_message, row.user) for row in reply.results}
-        outcomes = []
-        for step, password in zip(steps, passwords, strict=True):
-            error = errors[step.external.name]
-            if error is None:
-                self._expect_user(step, PASSWORD, _let_in(step.mechanism, step.iterations))
-            memory = {PASSWORD: self._secrets.fingerprint(password)}
-            outcomes.append(replace(SUCCEEDED, remember=memory) if error is None else failed(error))
-        return outcomes
+        return ended(steps, lambda step: errors[step.external.name], self._set)
+
+    def _set(self, step: SetCredential) -> Outcome:
+        self._expect(step, PASSWORD, _let_in(step.mechanism, step.iterations))
+        return replace(SUCCEEDED, remember={PASSWORD: self._secrets.fingerprint(self._secrets.reveal(step.password))})
 
     def drop_credentials(self, client: Any, steps: Sequence[DropCredential], check: Check) -> list[Outcome]:
         """One that is gone already is what is wanted."""
@@ -143,16 +137,15 @@ class Users:
         rows = [(step.external.name, numbers[step.mechanism]) for step in steps]
         check()
         reply = send(client, messages().AlterUserScramCredentialsRequest(deletions=rows, upsertions=[]))
-        codes = {row.user: row for row in reply.results}
-        outcomes = []
-        for step in steps:
-            row = codes[step.external.name]
-            gone = row.error_code == NO_SUCH_USER
-            error = None if gone else refusal(row.error_code, row.error_message, row.user)
-            if error is None:
-                self._expect_user(step, step.mechanism, _locked(step.mechanism))
-            outcomes.append(SUCCEEDED if error is None else failed(error))
-        return outcomes
+        errors = {row.user: refusal(row.error_code, row.error_message, row.user) for row in reply.results}
+        gone = {row.user for row in reply.results if row.error_code == NO_SUCH_USER}
+        return ended(
+            steps, lambda step: errors[step.external.name] if step.external.name not in gone else None, self._dropped
+        )
+
+    def _dropped(self, step: DropCredential) -> Outcome:
+        self._expect(step, step.mechanism, _locked(step.mechanism))
+        return SUCCEEDED
 
     def change_acls(self, client: Any, steps: Sequence[ChangeAcls], check: Check) -> list[Outcome]:
         """Give, then take. Each binding may fail by itself; the step fails with the first that does."""
@@ -164,21 +157,21 @@ class Users:
             reply = send(client, messages().CreateAclsRequest(creations=rows))
             _note(errors, given, reply.results)
         filters: list[tuple[int, Any]] = []
+        every = messages().DeleteAclsRequest.DeleteAclsFilter
         for index, step in enumerate(steps):
             filters += [
-                (index, row) for row in ([_whole(step.principal)] if step.everything else map(_filter, step.remove))
+                (index, row)
+                for row in ([every(**_whole(step.principal))] if step.everything else map(_filter, step.remove))
             ]
         if filters:
             check()
             reply = send(client, messages().DeleteAclsRequest(filters=[row for _, row in filters]))
             _note(errors, filters, reply.filter_results)
-        return [self._acls_changed(step, errors.get(index)) for index, step in enumerate(steps)]
+        wrong = dict(zip(steps, map(errors.get, range(len(steps))), strict=True))
+        return ended(steps, wrong.__getitem__, self._permitted)
 
-    def _acls_changed(self, step: ChangeAcls, error: BackendError | None) -> Outcome:
-        if error is not None:
-            return failed(error)
-        kind, name = step.external
-        self._settling.expect(kind, name, "permissions", _permitted(frozenset(step.add), frozenset(step.remove)))
+    def _permitted(self, step: ChangeAcls) -> Outcome:
+        self._expect(step, "permissions", _permitted(frozenset(step.add), frozenset(step.remove)))
         return _remembering(step.owned)
 
     def set_quotas(self, client: Any, steps: Sequence[SetQuotas], check: Check) -> list[Outcome]:
@@ -200,17 +193,14 @@ class Users:
             _entity(row.entity): refusal(row.error_code, row.error_message, _entity(row.entity))
             for row in reply.entries
         }
-        outcomes = []
-        for step in steps:
-            error = errors[step.entity]
-            if error is None:
-                kind, name = step.external
-                self._settling.expect(kind, name, "quotas", _limited(dict(step.values)))
-            outcomes.append(_remembering(step.owned) if error is None else failed(error))
-        return outcomes
+        return ended(steps, lambda step: errors[step.entity], self._limited)
 
-    def _expect_user(self, step: SetCredential | DropCredential, part: str, shown: Callable[[Any], bool]) -> None:
-        self._settling.expect(USER, step.external.name, part, shown)
+    def _limited(self, step: SetQuotas) -> Outcome:
+        self._expect(step, "quotas", _limited(dict(step.values)))
+        return _remembering(step.owned)
+
+    def _expect(self, step: Step, part: str, shown: Callable[[Any], bool]) -> None:
+        self._settling.expect(*step.external, part, shown)
 
 
 def _remembering(owned: str | None) -> Outcome:
@@ -265,16 +255,7 @@ def credentials_of(client: Any, users: Sequence[str] | None) -> dict[str, dict[s
 def bindings_of(client: Any, principals: Sequence[str] | None) -> dict[str, Bindings]:
     """Principal → its permissions; None: of all. A cluster without an authorizer has none."""
     alone = principals[0] if principals is not None and len(principals) == 1 else None
-    request = messages().DescribeAclsRequest(
-        resource_type_filter=ANY,
-        resource_name_filter=None,
-        pattern_type_filter=ANY,
-        principal_filter=alone,
-        host_filter=None,
-        operation=ANY,
-        permission_type=ANY,
-        min_version=1,
-    )
+    request = messages().DescribeAclsRequest(**_whole(alone), min_version=1)
     reply = send(client, request)
     if reply.error_code == SECURITY_DISABLED:
         return {}
@@ -326,17 +307,17 @@ def _filter(binding: Binding) -> Any:
     )
 
 
-def _whole(principal: str) -> Any:
-    """Everything that the principal has."""
-    return messages().DeleteAclsRequest.DeleteAclsFilter(
-        resource_type_filter=ANY,
-        resource_name_filter=None,
-        pattern_type_filter=ANY,
-        principal_filter=principal,
-        host_filter=None,
-        operation=ANY,
-        permission_type=ANY,
-    )
+def _whole(principal: str | None) -> dict[str, Any]:
+    """Fields of a filter that matches everything that the principal has; None: everything."""
+    return {
+        "resource_type_filter": ANY,
+        "resource_name_filter": None,
+        "pattern_type_filter": ANY,
+        "principal_filter": principal,
+        "host_filter": None,
+        "operation": ANY,
+        "permission_type": ANY,
+    }
 
 
 def _note(errors: dict[int, BackendError], asked: Sequence[tuple[int, Any]], results: Sequence[Any]) -> None:

@@ -51,7 +51,10 @@ class ObservedTopic:
     """What is declared, as far as the broker knows it."""
     brokers: tuple[int, ...] = ()
     moving: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-    """Partitions that are being reassigned → brokers that are to hold them."""
+    """Partitions that are being reassigned → brokers that are to hold them. Until it is done `replicas` has both, those that
+    are to go and those that are still copying."""
+    behind: bool = False
+    """A replica isn't in sync: it may be copying."""
     settling: str | None = None
     """What we did and no broker shows yet."""
     known_id: str | None = None

@@ -119,23 +119,22 @@ def _partitions(external: ExternalId, desired: Topic, observed: ObservedTopic) -
 
 
 def _replication(external: ExternalId, desired: Topic, observed: ObservedTopic) -> Plan:
-    wanted = desired.replication_factor
-    off = {part: on for part, on in enumerate(observed.replicas) if wanted is not None and len(on) != wanted}
-    if wanted is None or not off:
+    wanted, moving = desired.replication_factor, observed.moving
+    if wanted is None:
         return CONVERGED
+    off = {part: on for part, on in enumerate(observed.replicas) if len(moving.get(part, on)) != wanted}
+    if not off and not moving:
+        return CONVERGED
+    if not off:
+        done = len(observed.replicas) - len(moving)
+        reason = f"replicas are being copied: {done} of {len(observed.replicas)} partitions are done"
+        return Plan((), (), None, MOVING_S, reason)
     have = sorted({len(on) for on in off.values()})
     difference = (Difference("/replication_factor", wanted, have[0] if len(have) == 1 else have),)
     if wanted > len(observed.brokers):
         message = f"replication_factor {wanted} needs as many brokers; there are {len(observed.brokers)}"
         return Plan((), difference, TerminalError(message, reason="NotEnoughBrokers"))
-    begun = [part for part, on in observed.moving.items() if len(on) == wanted]
-    waiting = off.keys() - begun
-    if waiting:
-        moves = tuple(_spread({part: off[part] for part in sorted(waiting)}, wanted, observed))
-        return Plan((ReassignReplicas(external, moves),), difference)
-    done = len(observed.replicas) - len(off)
-    reason = f"replicas are being copied: {done} of {len(observed.replicas)} partitions are done"
-    return Plan((), (), None, MOVING_S, reason)
+    return Plan((ReassignReplicas(external, tuple(_spread(off, wanted, observed))),), difference)
 
 
 def _spread(

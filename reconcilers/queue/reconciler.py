@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-from reconcilers.contract import Companion, Kind, Service
-from reconcilers.queue import access, access_plan, groups, model, plan, route_plan, router, routing
+from reconcilers.contract import Companion, Service
+from reconcilers.queue import router, routing
 from reconcilers.queue.analysis import analyse
 from reconcilers.queue.backend import connect
+from reconcilers.queue.kinds import KINDS
 from reconcilers.queue.operations import OPERATIONS
 from reconcilers.queue.strimzi import STRIMZI
-from schemas.queue import Acl, Group, Quota, Route, Target, Topic, User
-
-TOPIC = Kind(
-    model.TOPIC,
-    Topic,
-    model.topic_name,
-    model.topic,
-    plan.plan_topic,
-    data_bearing=True,
-    recall=model.recalled_topic,
-    named_by="topic",
-)
-USER = Kind(
-    access.USER,
-    User,
-    access.username,
-    access.user,
-    access_plan.plan_user,
-    recall=access.recalled_user,
-    named_by="username",
-)
-ACL = Kind(access.ACL, Acl, access.principal, access.acl, access_plan.plan_acl)
-QUOTA = Kind(access.QUOTA, Quota, access.entity, access.quota, access_plan.plan_quota)
-ROUTE = Kind(routing.ROUTE, Route, routing.route_name, routing.definition, route_plan.plan_route)
-GROUP = Kind(groups.GROUP, Group, groups.group_name, groups.bounds, groups.plan_group, preexisting=True)
+from schemas.queue import Target
 
 SERVICE = Service(
     name="queue",
-    kinds=(TOPIC, USER, ACL, QUOTA, ROUTE, GROUP),
+    kinds=KINDS,
     target=Target,
     connect=connect,
     operations=OPERATIONS,
@@ -46,5 +23,6 @@ SERVICE = Service(
     effect_timeout_s=30.0,
     landing_s=10.0,
     formats=(STRIMZI,),
+    places=lambda target: target.place,
     batch=250,
 )

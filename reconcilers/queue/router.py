@@ -5,7 +5,9 @@ among them. Each takes the messages of a partition in batches, by the table as i
 is added, changed or removed interrupts nothing, and only another set of sources makes the group share anew. A batch ends
 with its offset committed, beside which stands the progress (`routing.progress`).
 
-at_least_once: all sends are acknowledged, then the offset is committed; a crash in between repeats them.
+at_least_once: which messages are about to be sent is committed beside the old offset, all sends are acknowledged, then the
+new offset is committed. A crash in between repeats them, and whoever repeats them counts them; a router that is stopped
+ends its batch before.
 exactly_once: sends and offset are one transaction of a producer whose id belongs to the partition, so that a router that
 lost the partition can't commit any more, and readers of committed messages see each once.
 
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -34,6 +36,8 @@ TABLE_MS: Final = 100
 PAUSE_S: Final = (0.2, 10.0)
 """First and longest pause of a partition with a message that can't be delivered."""
 METADATA_MS: Final = 5_000
+LAST_S: Final = 5.0
+"""Longest time that a router which is stopped goes on with its batch."""
 
 
 @dataclass(slots=True)
@@ -44,6 +48,8 @@ class _Part:
     at: int
     """Next offset."""
     counts: dict[str, Count] = field(default_factory=dict)
+    again: int = 0
+    """Messages before this offset may have been delivered by a router that crashed."""
     producer: Any = None
     """Its own, when the source is transactional."""
     done: set[tuple[int, str, str]] = field(default_factory=set)
@@ -145,7 +151,8 @@ class Router:
         committed = (await coordinator.fetch_committed_offsets([place])).get(place)
         stood = committed.offset if committed is not None else -1
         part = _Part(place, max(stood, self._table.begin(place.topic, place.partition)), producer=producer)
-        part.counts = routing.counts_in(committed.metadata if committed is not None else None)
+        told = routing.progress_in(committed.metadata if committed is not None else None)
+        part.counts, part.again = dict(told.counts), told.until
         part.at = max(part.at, (await self._consumer.beginning_offsets([place]))[place])
         self._consumer.seek(place, part.at)
         self._parts[place] = part
@@ -164,17 +171,20 @@ class Router:
         return producer
 
     async def _commit(self, parts: Iterable[_Part]) -> None:
-        offsets = {part.place: (part.at, self._progress(part)) for part in parts}
+        await self._committed({part.place: (part.at, self._progress(part)) for part in parts})
+
+    async def _committed(self, offsets: Mapping[Any, tuple[int, str]]) -> None:
         if not offsets:
             return
         try:
-            await self._consumer.commit(offsets)
+            await self._consumer.commit(dict(offsets))
         except _outdated():  # the group is sharing anew: what is still ours afterwards is prepared again
             for place in offsets:
                 self._parts.pop(place, None)
 
-    def _progress(self, part: _Part) -> str:
-        return routing.progress(self._table.of(part.place.topic), part.counts)
+    def _progress(self, part: _Part, until: int = 0) -> str:
+        until = max(until, part.again if part.again > part.at else 0)
+        return routing.progress(self._table.of(part.place.topic), part.counts, until)
 
     # --- messages ------------------------------------------------------------------------------------------------------
 
@@ -195,11 +205,28 @@ class Router:
         if not mine:
             await asyncio.sleep(POLL_MS / 1000)
             return
-        for place, records in (await self._consumer.getmany(*mine, timeout_ms=POLL_MS, max_records=BATCH)).items():
+        taken = await self._consumer.getmany(*mine, timeout_ms=POLL_MS, max_records=BATCH)
+        if taken:
+            await _to_its_end(self._deliver(taken))
+
+    async def _deliver(self, taken: Mapping[Any, Sequence[Any]]) -> None:
+        async with self._busy:
+            await self._announce(taken)
+        for place, records in taken.items():
             async with self._busy:
                 part = self._parts.get(place)
                 if part is not None and records and records[0].offset >= part.at:
                     await self._route(part, records)
+
+    async def _announce(self, taken: Mapping[Any, Sequence[Any]]) -> None:
+        """What is about to be sent, where no transaction takes it back after a crash."""
+        parts = {place: part for place in taken if (part := self._parts.get(place)) is not None}
+        offsets = {
+            place: (part.at, self._progress(part, taken[place][-1].offset + 1))
+            for place, part in parts.items()
+            if part.producer is None and taken[place]
+        }
+        await self._committed(offsets)
 
     async def _route(self, part: _Part, records: Sequence[Any]) -> None:
         """One batch, or, when a part of it is refused, one message after the other."""
@@ -263,7 +290,7 @@ class Router:
                 refused.append(answer)  # type: ignore[arg-type]
                 continue
             part.done.add(mark)
-            _count(part, route, dead=one.cause is not None)
+            _count(part, one, route)
         if refused:
             raise refused[0]
 
@@ -309,9 +336,22 @@ class Router:
                 await asyncio.gather(*closing, self._reader.close(), return_exceptions=True)
 
 
-def _count(part: _Part, route: Installed, *, dead: bool) -> None:
-    before = part.counts.get(route.digest, Count())
-    part.counts[route.digest] = Count(before.routed + (not dead), before.dead + dead)
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """What has begun is ended, also when the router is stopped: else the next one would do it again."""
+    batch = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(batch)
+    except asyncio.CancelledError:
+        await asyncio.wait([batch], timeout=LAST_S)
+        batch.cancel()
+        await asyncio.gather(batch, return_exceptions=True)
+        raise
+
+
+def _count(part: _Part, sent: _Send, route: Installed) -> None:
+    before, dead = part.counts.get(route.digest, Count()), sent.cause is not None
+    again = sent.record.offset < part.again
+    part.counts[route.digest] = Count(before.routed + (not dead), before.dead + dead, before.repeated + again)
 
 
 def _told(refusal: Exception | None) -> str:

@@ -20,16 +20,15 @@ from reconcilers.contract import (
     unknown,
 )
 from reconcilers.queue import routing
-from reconcilers.queue.admin import REQUEST_MS, AdminThread, messages, refusal, send
+from reconcilers.queue.admin import AdminThread
 from reconcilers.queue.kafka_groups import committed, members_of, offsets_at
-from reconcilers.queue.kafka_topics import partitions_of
+from reconcilers.queue.kafka_topics import ensure, partitions_of
 from reconcilers.queue.route_plan import InstallRoute, ObservedRoute, RemoveRoute
 from reconcilers.queue.route_table import TableReader
 from reconcilers.queue.routing import Installed, Table
 from reconcilers.queue.settling import Settling
 
 CALL_S: Final = 10.0
-EXISTS: Final = 36
 COMPACTED: Final = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": "3600000"}
 
 
@@ -73,24 +72,20 @@ class Routes:
 
     async def counted(self) -> list[tuple[str, routing.Count]]:
         """(route, what its routers counted since it was installed)."""
-        if not self._known():
-            return []
         table = await self._read()
+        if not table.routes:
+            return []
         progress = await self._admin.call(partial(_progress, group=self._group), CALL_S)
         found = []
         for one in table.routes.values():
             counts = [counts[one.digest] for counts in progress.values() if one.digest in counts]
-            found.append((one.name, routing.Count(sum(c.routed for c in counts), sum(c.dead for c in counts))))
+            found.append((one.name, routing.Count(*map(sum, zip(routing.Count(), *counts, strict=True)))))
         return found
 
     async def close(self) -> None:
         """Safe to call twice."""
         with suppress(TimeoutError):
             await self._reader.close()
-
-    def _known(self) -> bool:
-        """Somebody looked at routes here: there may be some."""
-        return bool(self._reader.table.routes)
 
     async def _read(self) -> Table:
         there = await self._admin.call(partial(partitions_of, topics=[self._topic]), CALL_S)
@@ -129,7 +124,7 @@ class Routes:
 
     async def _content(self, step: InstallRoute) -> bytes:
         """The record. A route whose source stays begins where it began; else where its source ends now."""
-        await self._admin.call(self._make_topic, CALL_S)
+        await self._admin.call(partial(ensure, name=self._topic, config=COMPACTED), CALL_S)
         one = routing.installed(step.external.name, routing.record(step.definition, {}))
         before = (await self._read()).routes.get(step.external.name)
         if one is None:
@@ -140,19 +135,6 @@ class Routes:
         earliest = one.route.start == "earliest"
         at = await self._admin.call(partial(offsets_at, topic=one.route.source, earliest=earliest), CALL_S)
         return routing.record(step.definition, at)
-
-    def _make_topic(self, client: Any) -> None:
-        row = messages().CreateTopicsRequest.CreatableTopic
-        configs = [row.CreatableTopicConfig(name=name, value=value) for name, value in COMPACTED.items()]
-        topic = row(name=self._topic, num_partitions=1, replication_factor=-1, assignments=[], configs=configs)
-        request = messages().CreateTopicsRequest(topics=[topic], timeout_ms=REQUEST_MS, validate_only=False)
-        (reply,) = send(client, request).topics
-        error = None if reply.error_code == EXISTS else refusal(reply.error_code, reply.error_message, self._topic)
-        if error is not None:
-            raise error
-        if reply.error_code != EXISTS:
-            msg = f"{self._topic} was made; it is shown in a moment"
-            raise TransientError(msg, reason="TableMade", retry_after_s=0.3)
 
     async def _write(self, name: str, content: bytes | None) -> None:
         from aiokafka import AIOKafkaProducer  # noqa: PLC0415 - loaded with the first route
@@ -165,8 +147,8 @@ class Routes:
             await producer.stop()
 
 
-def _progress(client: Any, group: str) -> dict[Any, dict[str, routing.Count]]:
-    return {place: routing.counts_in(metadata) for place, (_, metadata) in committed(client, group).items()}
+def _progress(client: Any, group: str) -> dict[Any, Mapping[str, routing.Count]]:
+    return {place: routing.progress_in(metadata).counts for place, (_, metadata) in committed(client, group).items()}
 
 
 def _going(progress: Mapping[Any, Mapping[str, Any]], one: Installed | None, digest: str) -> int:

@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 from schemas import queue
 
 ROUTE: Final = "queue.route"
-PROGRESS: Final = "v1"
+PROGRESS: Final = "v2"
 DEAD: Final = "coreplane.dead."
 """Prefix of the headers that a dead letter has beside its own."""
 ABSENT: Final = object()
@@ -55,6 +55,11 @@ def table_topic(tenant: str, target: str) -> str:
 def router_group(tenant: str, target: str) -> str:
     """The consumer group by which the routers of all replicas share the partitions."""
     return _bounded(f"coreplane.router.{tenant}.{target}")
+
+
+def canary_topic(tenant: str, target: str) -> str:
+    """The topic of the messages by which the time of delivery is measured."""
+    return _bounded(f"coreplane.canary.{tenant}.{target}")
 
 
 def transactional_id(group: str, topic: str, partition: int) -> str:
@@ -270,24 +275,32 @@ class Count(NamedTuple):
 
     routed: int = 0
     dead: int = 0
+    repeated: int = 0
+    """Among them: those that a router which crashed may have delivered already."""
 
 
-def progress(routes: Iterable[Installed], counts: Mapping[str, Count]) -> str:
-    """What stands beside a committed offset: `v1 digest:routed:dead …`."""
+class Progress(NamedTuple):
+    """What a router wrote beside an offset that it committed."""
+
+    counts: Mapping[str, Count]
+    """By the digests of the routes that it went by."""
+    until: int = 0
+    """Messages from the offset to this one are being delivered, or were when the router crashed. 0: none."""
+
+
+def progress(routes: Iterable[Installed], counts: Mapping[str, Count], until: int = 0) -> str:
+    """What stands beside a committed offset: `v2 until digest:routed:dead:repeated …`."""
     rows = sorted((one.digest, counts.get(one.digest, Count())) for one in routes)
-    return " ".join([PROGRESS, *(f"{name}:{count.routed}:{count.dead}" for name, count in rows)])
+    return " ".join([PROGRESS, str(until), *(":".join(map(str, (name, *count))) for name, count in rows)])
 
 
-def counts_in(text: str | None) -> dict[str, Count]:
-    """Digest → counts; nothing when it isn't a router's."""
+def progress_in(text: str | None) -> Progress:
+    """As it was written; nothing when it isn't a router's."""
     version, *rows = (text or "").split(" ")
     if version != PROGRESS:
-        return {}
-    found = {}
-    for row in rows:
-        name, routed, dead = row.split(":")
-        found[name] = Count(int(routed), int(dead))
-    return found
+        return Progress({})
+    fields = [row.split(":") for row in rows[1:]]
+    return Progress({name: Count(*map(int, numbers)) for name, *numbers in fields}, int(rows[0]))
 
 
 def dead_letter(

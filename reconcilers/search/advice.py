@@ -2,65 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from reconcilers.contract import BackendError
 from reconcilers.search.generations import mark_of
 from reconcilers.search.query_log import QueryLog
+from reconcilers.search.samples import named
+from reconcilers.search.sizing import Advice, one, replicated, sharded
 from reconcilers.search.wire import Wire, path_of
 
-SMALL_SHARD_BYTES: Final = 1024**3
-"""Shards below this size cost more than they are worth, when an index has several."""
-LARGE_SHARD_BYTES: Final = 50 * 1024**3
 USAGE_S: Final = 86_400.0
 """How long fields must have been watched before `unused` means something."""
 SLOW_MS: Final = 100.0
-
-Advice = dict[str, Any]
 
 
 async def advised(wire: Wire, queries: QueryLog) -> list[Advice]:
     """Everything, worst first."""
     health = await wire.ask("GET", "/_cluster/health")
     described = await wire.ask("GET", "/*", params={"flat_settings": True, "expand_wildcards": "open"}, absent={})
-    stats = (await wire.ask("GET", "/_stats/docs,store,search", params={"filter_path": "indices.*.primaries"}))[
-        "indices"
-    ]
+    answer = await wire.ask("GET", "/_stats/store", params={"filter_path": "indices.*.primaries"})
+    stats = answer.get("indices", {})
+    usage, now_ms = await _used(wire), await _now_ms(wire)
     found: list[Advice] = []
     for index, document in sorted(described.items()):
         mark = mark_of(document["mappings"])
         if index.startswith(".") or (mark is not None and mark.phase != "serving"):
             continue
-        settings = document["settings"]
-        found += shards(index, settings, stats.get(index, {}).get("primaries", {}), int(health["number_of_data_nodes"]))
-        found += blocked(index, settings)
-        found += unsearchable(index, document["mappings"])
-        found += await _unused(wire, index, document["mappings"])
+        name, settings, mappings = named(index, document), document["settings"], document["mappings"]
+        expands = str(settings.get("index.auto_expand_replicas", "false")) != "false"
+        copies, shards = int(settings["index.number_of_replicas"]), int(settings["index.number_of_shards"])
+        size_bytes = int(stats.get(index, {}).get("primaries", {}).get("store", {}).get("size_in_bytes", 0))
+        found += replicated(name, copies, int(health["number_of_data_nodes"]), expands=expands)
+        found += sharded(name, shards, size_bytes)
+        found += blocked(name, settings)
+        found += unsearchable(name, mappings)
+        found += unused(name, mappings, usage.get(index, {}).get("shards", ()), now_ms)
     return [*found, *await _slow(wire, queries)]
-
-
-def shards(index: str, settings: Mapping[str, Any], primaries: Mapping[str, Any], nodes: int) -> Iterator[Advice]:
-    """Copies that nobody can hold, and shards that are too many or too large."""
-    replicas, count = int(settings.get("index.number_of_replicas", 0)), int(settings.get("index.number_of_shards", 1))
-    expands = str(settings.get("index.auto_expand_replicas", "false")) != "false"
-    if replicas >= nodes and not expands:
-        advice = f"set number_of_replicas to {nodes - 1} or auto_expand_replicas to 0-1, or add nodes"
-        yield _advice(index, "replicas can't be allocated", advice, number_of_replicas=replicas, data_nodes=nodes)
-    size = int(primaries.get("store", {}).get("size_in_bytes", 0))
-    if count > 1 and size / count < SMALL_SHARD_BYTES:
-        advice = f"declare number_of_shards {max(1, -(-size // SMALL_SHARD_BYTES))}: it is migrated without downtime"
-        yield _advice(index, "more shards than its size needs", advice, number_of_shards=count, size_bytes=size)
-    if size / count > LARGE_SHARD_BYTES:
-        advice = f"declare number_of_shards {-(-size // (LARGE_SHARD_BYTES // 2))}"
-        yield _advice(index, "shards are too large to move or recover quickly", advice, size_bytes=size, shards=count)
 
 
 def blocked(index: str, settings: Mapping[str, Any]) -> Iterator[Advice]:
     """A disk is full."""
     if settings.get("index.blocks.read_only_allow_delete") == "true":
         advice = "free space on the data nodes; the server lifts the block by itself"
-        yield _advice(index, "takes no writes: a disk is over the flood stage", advice, block="read_only_allow_delete")
+        yield one(index, "takes no writes: a disk is over the flood stage", advice, block="read_only_allow_delete")
 
 
 def unsearchable(index: str, mappings: Mapping[str, Any]) -> Iterator[Advice]:
@@ -72,7 +57,7 @@ def unsearchable(index: str, mappings: Mapping[str, Any]) -> Iterator[Advice]:
     ]
     if names:
         advice = "index them if they are searched, or gather them under an object with enabled: false"
-        yield _advice(index, "fields that can be neither searched, sorted nor aggregated", advice, fields=names[:20])
+        yield one(index, "fields that can be neither searched, sorted nor aggregated", advice, fields=names[:20])
 
 
 def fields_of(mappings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -85,22 +70,29 @@ def fields_of(mappings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
             yield from fields_of(field, f"{path}.")
 
 
-async def _unused(wire: Wire, index: str, mappings: Mapping[str, Any]) -> list[Advice]:
+async def _used(wire: Wire) -> Mapping[str, Any]:
+    """Index → field usage of its shards, by one request."""
+    parts = "*.shards.tracking_started_at_millis,*.shards.stats.fields.*.any"
+    found: Mapping[str, Any] = await wire.ask(
+        "GET", "/*/_field_usage_stats", params={"filter_path": parts, "expand_wildcards": "open"}, absent={}
+    )
+    return found
+
+
+def unused(
+    name: str, mappings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], now_ms: float
+) -> Iterator[Advice]:
     """Fields that no search used since the shards were started, when that is long ago."""
-    answer = await wire.ask("GET", path_of(index, "_field_usage_stats"), absent={})
-    rows = answer.get(index, {}).get("shards", [])
-    if not rows:
-        return []
-    now_ms = await _now_ms(wire)
-    watched_s = min((now_ms - row["tracking_started_at_millis"]) / 1e3 for row in rows)
+    watched_s = min((now_ms - row["tracking_started_at_millis"]) / 1e3 for row in rows) if rows else 0.0
     if watched_s < USAGE_S:
-        return []
-    used = {name for row in rows for name, usage in row["stats"]["fields"].items() if usage.get("any")}
-    unused = [path for path, field in fields_of(mappings) if path not in used and field.get("index") is not False]
-    if not unused:
-        return []
-    advice = "declare index: false for them (a migration), if nothing else needs them"
-    return [_advice(index, "fields that no search used", advice, fields=unused[:50], watched_s=round(watched_s))]
+        return
+    used = {
+        field for row in rows for field, usage in row.get("stats", {}).get("fields", {}).items() if usage.get("any")
+    }
+    found = [path for path, field in fields_of(mappings) if path not in used and field.get("index") is not False]
+    if found:
+        advice = "declare index: false for them (a migration), if nothing else needs them"
+        yield one(name, "fields that no search used", advice, fields=found[:50], watched_s=round(watched_s))
 
 
 async def _now_ms(wire: Wire) -> float:
@@ -121,8 +113,8 @@ async def _slow(wire: Wire, queries: QueryLog) -> list[Advice]:
         except BackendError as exc:
             plan = [exc.message]
         advice = "look at the dearest part of its plan first: filter instead of query, fewer wildcards, a smaller size"
-        about = f"query {kind} took {counted.slowest_ms:.0f} ms"
-        found.append(_advice(index, about, advice, slowest_ms=round(counted.slowest_ms), plan=plan[:10]))
+        slowest_ms = round(counted.slowest_ms)
+        found.append(one(index, f"query {kind} is slow", advice, slowest_ms=slowest_ms, plan=plan[:10]))
     return found
 
 
@@ -133,7 +125,3 @@ def profiled(shard: Mapping[str, Any]) -> Iterator[str]:
             yield f"{part['time_in_nanos'] / 1e6:.1f} ms {part['type']} {part['description'][:120]}"
     for aggregation in shard.get("aggregations", ()):
         yield f"{aggregation['time_in_nanos'] / 1e6:.1f} ms {aggregation['type']} {aggregation['description'][:120]}"
-
-
-def _advice(index: str, about: str, advice: str, **evidence: Any) -> Advice:
-    return {"index": index, "about": about, "advice": advice, "evidence": evidence}

@@ -26,13 +26,13 @@ class Aliases:
 
     async def observe(self, wanted: Mapping[ExternalId, Document | None]) -> dict[ExternalId, Any]:
         """All by one request."""
-        listing = await self._listing()
+        listing = await self.listed()
         found = {external: _seen(external.name, desired, listing) for external, desired in wanted.items()}
         return {external: one for external, one in found.items() if one is not None}
 
     async def put(self, step: PutDocument, fence: Fence) -> Outcome:
         """All in one change of the cluster's state."""
-        listing, alias = await self._listing(), step.external.name
+        listing, alias = await self.listed(), step.external.name
         wanted = _wanted(step.document.body, listing)
         holding = [index for index, aliases in listing.items() if alias in aliases]
         actions: list[dict[str, Any]] = [
@@ -44,13 +44,14 @@ class Aliases:
 
     async def remove(self, step: RemoveDocument, fence: Fence) -> Outcome:
         """From every index that has it."""
-        holding = [index for index, aliases in (await self._listing()).items() if step.external.name in aliases]
+        holding = [index for index, aliases in (await self.listed()).items() if step.external.name in aliases]
         actions = [{"remove": {"index": one, "alias": step.external.name, "must_exist": True}} for one in holding]
         if actions:
             await self._act(actions, fence)
         return done()
 
-    async def _listing(self) -> Listing:
+    async def listed(self) -> Listing:
+        """Of every index, by one request."""
         answer = await self._wire.ask("GET", "/_alias", params={"expand_wildcards": "all"})
         return {index: row["aliases"] for index, row in answer.items()}
 

@@ -12,10 +12,11 @@ from itertools import pairwise
 from typing import Any, Final
 
 from reconcilers.contract import Evidence
+from reconcilers.search.sizing import Advice, one, replicated, sharded
 from schemas.names import parse_timestamp, timestamp
 
 TOP: Final = 10
-SMALL_SHARD_BYTES: Final = 1024**3
+_SAID: Final = ("target", "index", "about", "advice")
 SLOW_S: Final = 0.1
 EMPTY_SHARE: Final = 0.2
 HEAP_SHARE: Final = 0.85
@@ -29,13 +30,13 @@ Rows = Mapping[str, Mapping[Tags, Sequence[Point]]]
 def analyse(evidence: Evidence) -> dict[str, Any]:
     """→ `{since, until, targets: {name: {health, indices, queries}}, advice: […], findings: […]}`."""
     targets = {name: _target(rows) for name, rows in sorted(_by_target(evidence.metrics).items())}
-    advice = [{"target": name, **one} for name, found in targets.items() for one in _advice(found)]
+    advice = [{"target": name, **row} for name, found in targets.items() for row in _advice(found)]
     return {
         "since": timestamp(evidence.since),
         "until": timestamp(evidence.until),
         "targets": targets,
         "advice": advice,
-        "findings": [f"{one['target']}: {one['about']}: {one['advice']}" for one in advice],
+        "findings": [": ".join(row[part] for part in _SAID if part in row) for row in advice],
     }
 
 
@@ -83,42 +84,27 @@ def _queries(rows: Rows) -> dict[str, Any]:
 # --- advice ------------------------------------------------------------------------------------------------------------
 
 
-def _advice(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    nodes = found["health"]["data_nodes"]
+def _advice(found: Mapping[str, Any]) -> Iterator[Advice]:
+    nodes = int(found["health"]["data_nodes"] or 0)
     for index, row in sorted(found["indices"].items()):
-        yield from _of_index(index, row, nodes)
+        yield from replicated(index, int(row.get("replicas", 0)), nodes)
+        yield from sharded(index, int(row.get("shards", 1)), int(row.get("size_bytes", 0)))
     for row in found["queries"]["slowest"]:
         p95 = row.get("latency_p95_s", 0)
         if p95 >= SLOW_S:
             advice = "search.advise profiles it; filters are cheaper than scored clauses"
-            yield _one(f"query {row['query']} on {row['index']} is slow", advice, p95_s=p95, queries=row["queries"])
+            about = f"query {row['query']} is slow"
+            yield one(row["index"], about, advice, p95_s=p95, queries=row["queries"])
     for row in found["queries"]["without_hits"]:
         if row["queries"] >= MIN_QUERIES and row["without_hits"] / row["queries"] >= EMPTY_SHARE:
             advice = "look at what people type: synonyms, fuzziness or a suggester may help"
-            about = f"query {row['query']} on {row['index']} often finds nothing"
-            yield _one(about, advice, queries=row["queries"], without_hits=row["without_hits"])
+            about = f"query {row['query']} often finds nothing"
+            yield one(row["index"], about, advice, queries=row["queries"], without_hits=row["without_hits"])
     if found["heap_share"] is not None and found["heap_share"] >= HEAP_SHARE:
-        yield _one("the heap is nearly full", "fewer shards, or more memory", heap_share=found["heap_share"])
+        yield one(None, "the heap is nearly full", "fewer shards, or more memory", heap_share=found["heap_share"])
     for pool, count in found["rejected"].items():
         advice = "send fewer requests at once, or add nodes"
-        yield _one(f"the pool {pool} refused requests", advice, rejected=count)
-
-
-def _of_index(index: str, row: Mapping[str, Any], nodes: float | None) -> Iterator[dict[str, Any]]:
-    replicas, shards, size = row.get("replicas", 0), row.get("shards", 1), row.get("size_bytes", 0)
-    if nodes and replicas >= nodes:
-        advice = f"set number_of_replicas to {int(nodes) - 1} or auto_expand_replicas to 0-1, or add nodes"
-        about = f"{index} wants {int(replicas)} replicas on {int(nodes)} nodes"
-        yield _one(about, advice, number_of_replicas=replicas, data_nodes=nodes)
-    if shards > 1 and size / shards < SMALL_SHARD_BYTES:
-        advice = (
-            f"declare number_of_shards {max(1, int(-(-size // SMALL_SHARD_BYTES)))}: it is migrated without downtime"
-        )
-        yield _one(f"{index} has more shards than its size needs", advice, shards=shards, size_bytes=size)
-
-
-def _one(about: str, advice: str, **evidence: Any) -> dict[str, Any]:
-    return {"about": about, "advice": advice, "evidence": evidence}
+        yield one(None, f"the pool {pool} refused requests", advice, rejected=count)
 
 
 # --- series ------------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from reconcilers.search import samples, weighing
 from reconcilers.search import steps as todo
 from reconcilers.search.aliases import Aliases
 from reconcilers.search.copying import Copies
-from reconcilers.search.discovering import discovered
+from reconcilers.search.discovering import aliases, discovered, suggesters
 from reconcilers.search.document_store import PLACES, Documents
 from reconcilers.search.documents import ALIAS, LIFECYCLE, ROLE, SYNONYMS, USER, PutDocument, RemoveDocument
 from reconcilers.search.indices import Indices
@@ -270,11 +270,15 @@ class ElasticsearchBackend:
         return await weighing.weigh(self.wire, steps)
 
     async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
-        """Indices by their alias, or by their name where they have none; documents by their name."""
+        """Indices by their alias, or by their name where they have none; documents by their name; suggesters by their index."""
         if self.unsupported(setting_type) is not None:
             return []
         if setting_type == INDEX:
             return await self.indices.discover(match)
+        if setting_type == ALIAS:
+            return aliases(await self.aliases.listed(), match)
+        if setting_type == SUGGESTER:
+            return suggesters(await self.indices.mapped(), match)
         if setting_type in (ROLE, USER):
             return discovered(setting_type, await self.security.listed(setting_type.partition(".")[2]), match)
         if setting_type in PLACES:

@@ -72,13 +72,19 @@ async def _scripts(wire: Wire, _names: list[str]) -> dict[str, Raw]:
 
 
 async def _synonyms(wire: Wire, names: list[str]) -> dict[str, Raw]:
+    """Of these, or of all of them."""
     found: dict[str, Raw] = {}
-    for name in names:
+    for name in names or await _synonym_sets(wire):
         answer = await wire.ask("GET", path_of("_synonyms", name), params={"size": 10_000}, absent=None)
         if answer is not None:
             rows = sorted(answer["synonyms_set"], key=lambda row: row["id"])
             found[name] = {"synonyms_set": rows}
     return found
+
+
+async def _synonym_sets(wire: Wire) -> list[str]:
+    answer = await wire.ask("GET", "/_synonyms", params={"size": 10_000}, absent={"results": []})
+    return [row["synonyms_set"] for row in answer["results"]]
 
 
 async def _policies(wire: Wire, _names: list[str]) -> dict[str, Raw]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from reconcilers.contract import CONVERGED, Difference, ExternalId, Instant, Kind, Plan, Step
+from reconcilers.search import confining, implied
 from reconcilers.search.definition import flattened, same_setting
 from schemas import search
 from schemas.secret import SecretRef
@@ -180,10 +181,15 @@ def script(_name: str, value: search.Script) -> Document:
 
 
 def synonyms(_name: str, value: search.Synonyms) -> Document:
-    """`PUT _synonyms`; a rule's id is its digest, so that equal rules are equal sets."""
-    rules = {rule: hashlib.sha256(rule.encode()).hexdigest()[:16] for rule in value.rules}
+    """`PUT _synonyms`; equal rules are equal sets."""
+    rules = {rule: rule_id(rule) for rule in value.rules}
     rows = sorted(({"id": id_, "synonyms": rule} for rule, id_ in rules.items()), key=lambda row: row["id"])
     return Document({"synonyms_set": rows}, value.asserts)
+
+
+def rule_id(rule: str) -> str:
+    """Its digest."""
+    return hashlib.sha256(rule.encode()).hexdigest()[:16]
 
 
 def lifecycle(_name: str, value: search.Lifecycle) -> Document:
@@ -239,16 +245,50 @@ def _once(names: tuple[str, ...]) -> list[str]:
 
 
 KINDS: Final = (
-    Kind(COMPONENT_TEMPLATE, search.ComponentTemplate, own_name, component_template, plan_document),
-    Kind(INDEX_TEMPLATE, search.IndexTemplate, own_name, index_template, plan_document),
-    Kind(ALIAS, search.Alias, alias_name, alias, plan_document, named_by="alias"),
-    Kind(PIPELINE, search.Pipeline, own_name, pipeline, plan_document),
-    Kind(SCRIPT, search.Script, own_name, script, plan_document),
+    Kind(
+        COMPONENT_TEMPLATE,
+        search.ComponentTemplate,
+        own_name,
+        component_template,
+        plan_document,
+        requires=implied.of_component_template,
+        confine=confining.component_template,
+    ),
+    Kind(
+        INDEX_TEMPLATE,
+        search.IndexTemplate,
+        own_name,
+        index_template,
+        plan_document,
+        requires=implied.of_index_template,
+        confine=confining.index_template,
+    ),
+    Kind(
+        ALIAS,
+        search.Alias,
+        alias_name,
+        alias,
+        plan_document,
+        named_by="alias",
+        requires=implied.of_alias,
+        confine=confining.alias,
+    ),
+    Kind(PIPELINE, search.Pipeline, own_name, pipeline, plan_document, requires=implied.of_pipeline),
+    Kind(SCRIPT, search.Script, own_name, script, plan_document, confine=confining.script),
     Kind(SYNONYMS, search.Synonyms, own_name, synonyms, plan_document),
     Kind(LIFECYCLE, search.Lifecycle, own_name, lifecycle, plan_document),
     Kind(REPOSITORY, search.Repository, own_name, repository, plan_document),
-    Kind(ROLE, search.Role, own_name, role, plan_document),
-    Kind(USER, search.User, user_name, user, plan_document, named_by="username"),
+    Kind(ROLE, search.Role, own_name, role, plan_document, confine=confining.role),
+    Kind(
+        USER,
+        search.User,
+        user_name,
+        user,
+        plan_document,
+        named_by="username",
+        requires=implied.of_user,
+        confine=confining.user,
+    ),
     Kind(
         CLUSTER_SETTINGS,
         search.ClusterSettings,

@@ -130,6 +130,12 @@ def number_of(alias: str, index: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def alias_of_generation(index: str) -> str | None:
+    """The alias that an index is a generation of, by its name; None when it is none."""
+    found = re.fullmatch(r"(.+)-g\d+-[0-9a-f]{8}", index)
+    return found[1] if found else None
+
+
 def generation(alias: str, index: str, document: Mapping[str, Any]) -> Generation | None:
     """From the server's description (`GET /index?flat_settings=true`); None when it is none of this alias."""
     aliases = document.get("aliases", {})

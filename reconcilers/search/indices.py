@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from reconcilers.search.definition import TIER, Body, Definition, differences, m
 from reconcilers.search.generations import (
     Generation,
     Mark,
+    alias_of_generation,
     described_as,
     generation,
     marked,
@@ -37,7 +37,6 @@ NAMES_AT_ONCE: Final = 60
 """Names in one request: its first line is limited to 4 KiB."""
 AT_ONCE: Final = 8
 REMEMBERED: Final = 2_000
-_GENERATION = re.compile(r"-g\d+-[0-9a-f]{8}$")
 
 
 class Indices:
@@ -75,7 +74,7 @@ class Indices:
             asked = [part for name in names[at : at + NAMES_AT_ONCE] for part in (name, f"{name}-g*")]
             answer = await self._wire.ask("GET", path_of(",".join(asked)), params=params, absent={})
             for index, document in answer.items():
-                aliases = {*document.get("aliases", {}), index, _GENERATION.sub("", index)} & known
+                aliases = {*document.get("aliases", {}), index, alias_of_generation(index) or index} & known
                 for alias in aliases:
                     one = generation(alias, index, document)
                     if one is not None and one.name not in {other.name for other in found[alias]}:
@@ -184,20 +183,20 @@ class Indices:
 
     async def discover(self, match: str) -> list[Discovered]:
         """What has a name that matches, by alias where there is one; the server's own and unfinished generations aren't."""
+        answer = await self._everything()
+        shared = Counter(alias for document in answer.values() for alias in document.get("aliases", {}))
+        named = [(name, document) for index, document in answer.items() if (name := _name_of(index, document))]
+        return [_declared(name, document, shared) for name, document in named if matches(name, match)]
+
+    async def mapped(self) -> dict[str, Mapping[str, Any]]:
+        """The mappings of what serves, by alias where there is one."""
+        answer = await self._everything()
+        return {name: one.get("mappings", {}) for index, one in answer.items() if (name := _name_of(index, one))}
+
+    async def _everything(self) -> dict[str, Mapping[str, Any]]:
         params = {"flat_settings": True, "expand_wildcards": "open,closed"}
         answer = await self._wire.ask("GET", "/*", params=params, absent={})
-        found: list[Discovered] = []
-        for index, document in sorted(answer.items()):
-            if index.startswith((".", shadow.SHADOW)):
-                continue
-            aliases = [alias for alias in document.get("aliases", {}) if generation(alias, index, document)]
-            named = [alias for alias in aliases if alias != index and _GENERATION.sub("", index) == alias]
-            if not named and _GENERATION.search(index):
-                continue
-            name = named[0] if named else index
-            if matches(name, match):
-                found.append(_declared(name, document))
-        return found
+        return dict(sorted(answer.items()))
 
     # --- steps ---------------------------------------------------------------------------------------------------------
 
@@ -258,8 +257,16 @@ class Indices:
         return done()
 
 
-def _declared(name: str, document: Mapping[str, Any]) -> Discovered:
-    """The declaration of an index as it is."""
+def _name_of(index: str, document: Mapping[str, Any]) -> str | None:
+    """What its declaration is called; None for what is nobody's to declare."""
+    if index.startswith((".", shadow.SHADOW)):
+        return None
+    alias = alias_of_generation(index)
+    return index if alias is None else alias if alias in document.get("aliases", {}) else None
+
+
+def _declared(name: str, document: Mapping[str, Any], shared: Mapping[str, int]) -> Discovered:
+    """The declaration of an index as it is; aliases that it shares with others are declared by themselves."""
     settings = {
         key.removeprefix("index."): value for key, value in makeable(document["settings"]).items() if key != TIER
     }
@@ -267,7 +274,7 @@ def _declared(name: str, document: Mapping[str, Any]) -> Discovered:
     aliases = {
         alias: {key: part for key, part in properties.items() if key != "is_write_index"}
         for alias, properties in document.get("aliases", {}).items()
-        if alias != name
+        if alias != name and shared[alias] == 1
     }
     return Discovered(setting_name(name), {**value, **({"aliases": aliases} if aliases else {})})
 

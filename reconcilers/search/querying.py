@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from reconcilers.contract import BackendError, OperationContext, TerminalError
+from reconcilers.search import tenancy
 from reconcilers.search.model import INDEX
 from reconcilers.search.query_log import shape_of
 from reconcilers.search.suggesters import SUGGESTER, request_of, suggestions_of
@@ -31,6 +32,8 @@ async def query(ctx: OperationContext, request: Query) -> dict[str, Any]:
     value: Index = ctx.setting(INDEX, request.index)
     backend = await ctx.backend(value.target)
     alias = alias_of(request.index, value)
+    if value.tenant_field is not None:
+        tenancy.check(request.body, request.query, request.filter)
     body = {
         **request.body,
         "query": filtered(request, value, ctx.tenant),

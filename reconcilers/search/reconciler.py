@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconcilers.contract import Kind, Service
-from reconcilers.search import definition, documents, model, plan, snapshots, suggesters
+from reconcilers.search import confining, definition, documents, implied, model, plan, snapshots, suggesters
 from reconcilers.search.analysis import analyse
 from reconcilers.search.backend import connect
 from reconcilers.search.documents import own_name
@@ -19,6 +19,8 @@ INDICES = Kind(
     plan.plan_index,
     data_bearing=True,
     named_by="index",
+    requires=implied.of_index,
+    confine=confining.index,
 )
 KINDS = (
     INDICES,
@@ -30,15 +32,9 @@ KINDS = (
         snapshots.policy,
         snapshots.plan_policy,
         preexisting=True,
+        requires=implied.of_snapshot_policy,
     ),
-    Kind(
-        suggesters.SUGGESTER,
-        search.Suggester,
-        own_name,
-        suggesters.suggester,
-        suggesters.plan_suggester,
-        preexisting=True,
-    ),
+    suggesters.KIND,
 )
 
 SERVICE = Service(
@@ -46,6 +42,7 @@ SERVICE = Service(
     kinds=KINDS,
     target=search.Target,
     connect=connect,
+    places=lambda target: target.place,
     operations=OPERATIONS,
     analyse=analyse,
     formats=(ELASTICSEARCH,),

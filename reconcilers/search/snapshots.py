@@ -4,9 +4,9 @@ The daemon takes them itself, so that policies work on servers without SLM. When
 that any process knows: `nightly-20261125t020000z`.
 
     one is under way                       → wait
-    the newest is older than `every_s`     → TakeSnapshot
     the newest failed just now             → blocked for a while, then tried again
-    more successful ones than `keep`       → RemoveSnapshot, the oldest
+    more successful ones than `keep`       → RemoveSnapshot, the oldest (first: however slow the server is, they go)
+    the newest is older than `every_s`     → TakeSnapshot
     retired                                → nothing: the snapshots stay
 """
 
@@ -99,10 +99,10 @@ def plan_policy(external: ExternalId, desired: Policy | None, observed: Sequence
     if found and found[-1].state != "SUCCESS" and now - found[-1].at < min(desired.every_s, RETRY_S):
         message = f"snapshot {found[-1].name} ended {found[-1].state}"
         return Plan(blocked=TerminalError(message, reason="SnapshotFailed"))
+    if len(good) > desired.keep:
+        return Plan((RemoveSnapshot(external, desired.repository, good[0].name),))
     if now - newest >= desired.every_s:
         step = TakeSnapshot(external, desired.repository, snapshot_name(external.name, now), desired.indices)
         age = Difference("/every_s", desired.every_s, round(now - newest) if good else None)
         return Plan((step,), (age,) if good else ())
-    if len(good) > desired.keep:
-        return Plan((RemoveSnapshot(external, desired.repository, good[0].name),))
     return Plan(requeue_after_s=newest + desired.every_s - now + 0.01)

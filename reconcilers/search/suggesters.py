@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from reconcilers.contract import CONVERGED, Difference, ExternalId, Instant, Plan, Step, TerminalError
+from reconcilers.contract import CONVERGED, Difference, ExternalId, Instant, Kind, Plan, Step, TerminalError
+from reconcilers.search import confining, implied
+from reconcilers.search.documents import own_name
 from schemas import search
 
 SUGGESTER: Final = "search.suggester"
@@ -132,3 +134,15 @@ def _at(source: Mapping[str, Any], field: str) -> Any:
     for part in field.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
+
+
+KIND: Final = Kind(
+    SUGGESTER,
+    search.Suggester,
+    own_name,
+    suggester,
+    plan_suggester,
+    preexisting=True,
+    requires=implied.of_suggester,
+    confine=confining.suggester,
+)

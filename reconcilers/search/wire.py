@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -94,11 +95,10 @@ class Wire:
         except elastic_transport.ConnectionTimeout as exc:
             raise OutcomeUnknown(f"no answer within {timeout_s:g} s to {method} {path}", reason="Timeout") from exc
         except elastic_transport.TransportError as exc:
-            inner = exc.errors[0] if exc.errors else exc.__cause__
-            if isinstance(inner, aiohttp.ClientConnectorError) or isinstance(
-                exc.__cause__, aiohttp.ClientConnectorError
-            ):
-                raise Unreachable(f"no connection: {_first_line(exc)}") from exc
+            inner = next((e for e in _beneath(exc) if isinstance(e, aiohttp.ClientConnectorError)), None)
+            if inner is not None:
+                why = os.strerror(inner.os_error.errno) if inner.os_error.errno else inner.os_error
+                raise Unreachable(f"no connection to {inner.host}:{inner.port}: {why}") from exc
             raise OutcomeUnknown(f"connection lost: {_first_line(exc)}") from exc
         return Answer(answer.meta.status, answer.body)
 
@@ -242,6 +242,15 @@ def done(**details: Any) -> Outcome:
 
 def _spelled(params: Mapping[str, Any]) -> dict[str, str]:
     return {k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in params.items() if v is not None}
+
+
+def _beneath(exc: BaseException | None) -> Iterator[BaseException]:
+    """What the client's own exception is about: itself, what caused it, and what earlier tries met."""
+    if exc is not None:
+        yield exc
+        yield from _beneath(exc.__cause__ or exc.__context__)
+        for earlier in getattr(exc, "errors", ()):
+            yield from _beneath(earlier)
 
 
 def _first_line(exc: BaseException) -> str:

@@ -166,10 +166,10 @@ def _target(_ctx: OperationContext, request: Any) -> str:
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation("presign", Presign, _target, presign, effect=False),
-    Operation("list", ListObjects, _target, list_objects, effect=False),
-    Operation("versions", Versions, _target, versions, effect=False),
-    Operation("restore", Restore, _target, restore),
-    Operation("usage", Usage, _target, usage, effect=False),
-    Operation("empty", Empty, _target, empty),
+    Operation("presign", Presign, _target, presign, effect=False, confined=True),
+    Operation("list", ListObjects, _target, list_objects, effect=False, confined=True),
+    Operation("versions", Versions, _target, versions, effect=False, confined=True),
+    Operation("restore", Restore, _target, restore, confined=True),
+    Operation("usage", Usage, _target, usage, effect=False, confined=True),
+    Operation("empty", Empty, _target, empty, confined=True),
 )

@@ -12,18 +12,26 @@ from typing import Self
 from rich.console import Console
 from rich.table import Table
 
-_SPELLING = {"ms": "{:,.1f} ms", "s": "{:,.2f} s", "MB": "{:,.0f} MB", "/s": "{:,.0f}/s", "": "{:,.0f}"}
+_SPELLING = {
+    "ms": "{:,.1f} ms",
+    "s": "{:,.2f} s",
+    "MB": "{:,.0f} MB",
+    "/s": "{:,.0f}/s",
+    "µs": "{:,.2f} µs",
+    "": "{:,.0f}",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One row. `most`: aimed-at upper bound of the figure; `most_ratio`: of figure to bare figure."""
+    """One row. `most` and `least`: aimed-at bounds of the figure; `most_ratio`: of figure to bare figure."""
 
     what: str
     value: float
     unit: str
     bare: float | None = None
     most: float | None = None
+    least: float | None = None
     most_ratio: float | None = None
     note: str = ""
 
@@ -36,6 +44,8 @@ class Figure:
         """None: nothing was aimed at."""
         if self.most is not None:
             return self.value <= self.most
+        if self.least is not None:
+            return self.value >= self.least
         if self.most_ratio is not None and self.ratio is not None:
             return self.ratio <= self.most_ratio
         return None
@@ -77,13 +87,15 @@ class Figures:
 def _cells(figure: Figure) -> list[str]:
     aim = spelt(figure.most, figure.unit) if figure.most is not None else ""
     aim = f"{figure.most_ratio:g} x" if figure.most_ratio is not None else aim
+    aim = f"≤ {aim}" if aim else ""
+    aim = f"≥ {spelt(figure.least, figure.unit)}" if figure.least is not None else aim
     colour = {None: "", True: "[green]", False: "[red]"}[figure.held]
     return [
         f"  {figure.what}",
         f"{colour}{spelt(figure.value, figure.unit)}",
         "" if figure.bare is None else spelt(figure.bare, figure.unit),
         "" if figure.ratio is None else f"{figure.ratio:.2f}",
-        aim and f"≤ {aim}",
+        aim,
         figure.note,
     ]
 

@@ -24,6 +24,14 @@ BEYOND_SESSION_S = 8.0
 """A replica that stands still for longer than the session timeout is replaced."""
 
 
+@dataclass(frozen=True)
+class Distant:
+    """A broker that tells its clients to come by a port where a network of the run stands between."""
+
+    server: SharedServer
+    port: int
+
+
 @dataclass
 class Cluster:
     """The processes of one run."""
@@ -31,6 +39,8 @@ class Cluster:
     broker: SharedServer
     network: SlowNetwork
     """Between replicas and Redis."""
+    road: SlowNetwork
+    """Between everybody and Kafka."""
     replicas: list[DaemonProcess]
     rng: random.Random
     told: list[str] = field(default_factory=list)
@@ -54,15 +64,17 @@ class Cluster:
         await FAULTS[fault](self, self.replicas[victim])
 
 
-def cluster(directory: Path, broker: SharedServer, network: SlowNetwork, rng: random.Random, **options: Any) -> Cluster:
-    """The processes, not started. `options`: prefix, and another command for the daemons."""
+def cluster(
+    directory: Path, broker: SharedServer, networks: Sequence[SlowNetwork], rng: random.Random, **options: Any
+) -> Cluster:
+    """The processes, not started. `networks`: to Redis, to Kafka. `options`: prefix, and another command for the daemons."""
     content = {
         "log": {"url": f"{broker.url}?prefix={options.pop('prefix')}", "shards": SHARDS},
         "runtime": {"backoff_cap_s": 2.0, "sweep_s": 10.0},
         "tenants": list(TENANTS),
     }
     replicas = [DaemonProcess(directory / f"replica{number}", content, **options) for number in range(REPLICAS)]
-    return Cluster(broker, network, replicas, rng)
+    return Cluster(broker, *networks, replicas, rng)
 
 
 async def killed(world: Cluster, victim: DaemonProcess) -> None:
@@ -126,6 +138,27 @@ async def broker_froze(world: Cluster, _victim: DaemonProcess) -> None:
         await asyncio.sleep(world.rng.uniform(0.5, 4.0))
 
 
+async def road_slow(world: Cluster, _victim: DaemonProcess) -> None:
+    """Every packet to and from Kafka takes its time: several of them make a commit."""
+    world.road.delay_s = world.rng.uniform(0.05, 0.4)
+    await asyncio.sleep(world.rng.uniform(2.0, 5.0))
+    world.road.delay_s = 0.0
+
+
+async def road_cut(world: Cluster, _victim: DaemonProcess) -> None:
+    """Connections end with requests under way, whose outcome nobody is told."""
+    for _ in range(3):
+        await world.road.cut()
+        await asyncio.sleep(world.rng.uniform(0.1, 1.0))
+
+
+async def road_silent(world: Cluster, _victim: DaemonProcess) -> None:
+    """Nothing comes through, and then all of it at once."""
+    world.road.open.clear()
+    await asyncio.sleep(world.rng.uniform(1.0, 5.0))
+    world.road.open.set()
+
+
 async def owner_stood_still(world: Cluster, _victim: DaemonProcess) -> None:
     """The one that drives the Redis everybody writes to."""
     await stood_still(world, await world.owner())
@@ -143,6 +176,9 @@ FAULTS: dict[str, Callable[[Cluster, DaemonProcess], Awaitable[None]]] = {
         broker_killed,
         broker_stopped,
         broker_froze,
+        road_slow,
+        road_cut,
+        road_silent,
         owner_stood_still,
     )
 }

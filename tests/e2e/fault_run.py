@@ -20,9 +20,9 @@ from tests.e2e import fault_checker, fault_clients
 from tests.e2e.conditions import all_ready
 from tests.e2e.fault_checker import Evidence, fresh_prefix
 from tests.e2e.fault_clients import COUNTERS, PASSWORDS, Client, History, counter
-from tests.e2e.fault_cluster import TENANTS, Cluster, Write, cluster, watch_redis
+from tests.e2e.fault_cluster import TENANTS, Cluster, Distant, Write, cluster, watch_redis
 from tests.e2e.slow_network import SlowNetwork
-from tests.servers import DaemonProcess, SharedServer
+from tests.servers import DaemonProcess
 
 CONVERGED_S = 120.0
 
@@ -38,11 +38,11 @@ class Plan:
     """Not with a broken fence: then the evidence is taken as it is."""
 
 
-async def run(plan: Plan, directory: Path, broker: SharedServer, redis_url: str) -> Evidence:
+async def run(plan: Plan, directory: Path, broker: Distant, redis_url: str) -> Evidence:
     """The evidence. The cluster is gone afterwards."""
     rng, prefix = random.Random(plan.seed), fresh_prefix()
-    async with SlowNetwork(redis_url) as network:
-        world = cluster(directory, broker, network, rng, prefix=prefix, command=plan.command)
+    async with SlowNetwork(redis_url) as network, SlowNetwork(broker.server.url, broker.port) as road:
+        world = cluster(directory, broker.server, (network, road), rng, prefix=prefix, command=plan.command)
         for replica in world.replicas:
             write_secrets(replica)
         try:

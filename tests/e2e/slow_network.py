@@ -13,10 +13,12 @@ CHUNK = 64 * 1024
 class SlowNetwork:
     """Between clients and one server. What is set counts for what comes from then on."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, port: int = 0) -> None:
+        """`port`: where to listen; 0: on a free one."""
         parts = urlsplit(url)
         self._scheme = parts.scheme
         self._server = (parts.hostname or "127.0.0.1", parts.port or 0)
+        self._port = port
         self._listener: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self.delay_s = 0.0
@@ -25,10 +27,19 @@ class SlowNetwork:
         self.open.set()
 
     async def __aenter__(self) -> Self:
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        await self.listen()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.refuse()
+
+    async def listen(self) -> None:
+        """Let clients in; again after `refuse`, where it was."""
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = self._listener.sockets[0].getsockname()[1]
+
+    async def refuse(self) -> None:
+        """End every connection, and take no other."""
         assert self._listener is not None
         self._listener.close()
         await self.cut()
@@ -37,8 +48,7 @@ class SlowNetwork:
     @property
     def url(self) -> str:
         """Where clients go instead."""
-        assert self._listener is not None
-        return f"{self._scheme}://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._port}"
 
     async def cut(self) -> None:
         """End every connection."""

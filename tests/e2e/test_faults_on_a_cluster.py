@@ -9,20 +9,23 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from controlplane.devstack.guardian import Guardian
+from controlplane.devstack.ports import LOOPBACK, any_free
 from tests.e2e.fault_checker import Evidence, violations
-from tests.e2e.fault_cluster import FAULTS
+from tests.e2e.fault_cluster import FAULTS, Distant
 from tests.e2e.fault_run import Plan, run
-from tests.servers import SharedServer
+from tests.servers import kafka_in
 
 SEEDS = int(os.environ.get("COREPLANE_FAULT_SEEDS", "0"))
 FIRST = int(os.environ.get("COREPLANE_FAULT_SEED", "1"))
 FAULTS_IN_A_LONG_RUN = 8
-SHORT = Plan(FIRST, ("slow", "killed", "owner_stood_still", "broker_froze"))
+SHORT = Plan(FIRST, ("slow", "killed", "road_slow", "owner_stood_still", "broker_froze", "road_cut"))
 LONG = [
     Plan(seed, random.Random(seed).choices(sorted(FAULTS), k=FAULTS_IN_A_LONG_RUN))
     for seed in range(FIRST, FIRST + SEEDS)
@@ -30,6 +33,15 @@ LONG = [
 UNFENCED = (str(Path(__file__).with_name("unfenced_daemon.py")), "serve", "--config")
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+
+
+@pytest.fixture(scope="module")
+def distant(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -> Iterator[Distant]:
+    port = any_free()
+    told = f"advertised.listeners=PLAINTEXT://{LOOPBACK}:{port}"
+    server = kafka_in(tmp_path_factory.mktemp("distant"), guardian, "--override", told)
+    yield Distant(server, port)
+    server.end()
 
 
 def summary(plan: Plan, found: Evidence) -> str:
@@ -42,18 +54,16 @@ def summary(plan: Plan, found: Evidence) -> str:
 
 
 @pytest.mark.parametrize("plan", LONG or [SHORT], ids=lambda plan: f"seed{plan.seed}")
-async def test_under_faults_every_law_holds(plan: Plan, tmp_path: Path, kafka_broker: SharedServer, redis_server: Any):
+async def test_under_faults_every_law_holds(plan: Plan, tmp_path: Path, distant: Distant, redis_server: Any):
     print(f"seed {plan.seed}: {', '.join(plan.faults)}")
-    found = await run(plan, tmp_path, kafka_broker, redis_server.url)
+    found = await run(plan, tmp_path, distant, redis_server.url)
     print(summary(plan, found))
     assert violations(found) == []
 
 
-async def test_the_checker_notices_when_the_fence_is_broken(
-    tmp_path: Path, kafka_broker: SharedServer, redis_server: Any
-):
+async def test_the_checker_notices_when_the_fence_is_broken(tmp_path: Path, distant: Distant, redis_server: Any):
     plan = Plan(FIRST, ("owner_stood_still", "owner_stood_still"), UNFENCED, converges=False)
-    found = await run(plan, tmp_path, kafka_broker, redis_server.url)
+    found = await run(plan, tmp_path, distant, redis_server.url)
     print(summary(plan, found))
     broken = violations(found)
     print("\n".join(broken[:5]))

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import subprocess
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from controlplane.cli.program import main
+from controlplane.devstack.guardian import Guardian
+from controlplane.devstack.provision import Program
+from controlplane.devstack.redis import REDIS
+from tests.servers import DaemonProcess, started
 
 
 class Shell:
@@ -38,3 +45,24 @@ class Shell:
 
     def json(self, *arguments: str) -> Any:
         return json.loads(self(*arguments, "-o", "json"))
+
+
+@contextmanager
+def beside_redis(
+    directory: Path, program: Program, guardian: Guardian, before: Callable[[Redis], None] = lambda _: None
+) -> Iterator[tuple[Shell, Redis]]:
+    """One daemon and one Redis, declared as its target `main`; `before` finds the Redis as others left it."""
+    with asyncio.Runner() as runner:
+        server = runner.run(started(REDIS, directory, program, guardian))
+        daemon = DaemonProcess(directory / "coreplane", {})
+        try:
+            with Redis.from_url(server.url) as redis:
+                before(redis)
+                runner.run(daemon.start())
+                shell = Shell(daemon.url, directory)
+                target = {"type": "cache.target", "name": "main", "value": {"kind": "redis", "url": server.url}}
+                shell("apply", "-f", "-", "--wait", stdin=json.dumps(target))
+                yield shell, redis
+        finally:
+            runner.run(daemon.stop())
+            runner.run(server.kill())

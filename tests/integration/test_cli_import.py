@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +15,7 @@ from redis import Redis
 from controlplane.cli import session
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.provision import Program
-from controlplane.devstack.redis import REDIS
-from tests.integration.test_cli_verbs import Shell
-from tests.servers import DaemonProcess, started
+from tests.integration.cli_shell import Shell, beside_redis
 
 pytestmark = pytest.mark.integration
 
@@ -28,20 +25,13 @@ def shell(
     tmp_path_factory: pytest.TempPathFactory, programs: dict[str, Program], guardian: Guardian
 ) -> Iterator[Shell]:
     """One daemon and one Redis with users that nobody declared, its target `main`."""
-    directory: Path = tmp_path_factory.mktemp("cli-import")
-    with asyncio.Runner() as runner:
-        server = runner.run(started(REDIS, directory, programs["redis"], guardian))
-        with Redis.from_url(server.url) as redis:
-            redis.execute_command("ACL", "SETUSER", "old:web", "on", ">secret", "~page:*", "+@read")
-            redis.execute_command("ACL", "SETUSER", "old:odd", "on", "skip-sanitize-payload")
-        daemon = DaemonProcess(directory / "coreplane", {})
-        runner.run(daemon.start())
-        shell = Shell(daemon.url, directory)
-        target = json.dumps({"type": "cache.target", "name": "main", "value": {"kind": "redis", "url": server.url}})
-        shell("apply", "-f", "-", "--wait", stdin=target)
+
+    def left_by_others(redis: Redis) -> None:
+        redis.execute_command("ACL", "SETUSER", "old:web", "on", ">secret", "~page:*", "+@read")
+        redis.execute_command("ACL", "SETUSER", "old:odd", "on", "skip-sanitize-payload")
+
+    with beside_redis(tmp_path_factory.mktemp("cli-import"), programs["redis"], guardian, left_by_others) as (shell, _):
         yield shell
-        runner.run(daemon.stop())
-        runner.run(server.kill())
 
 
 def test_what_is_printed_is_a_file_that_apply_takes(shell: Shell) -> None:

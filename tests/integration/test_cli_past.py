@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
-from redis import Redis
 
 from controlplane.cli import session
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.provision import Program
-from controlplane.devstack.redis import REDIS
+from tests.integration.cli_shell import Shell, beside_redis
 from tests.integration.test_cli_plan_rollback import out, user
-from tests.integration.test_cli_verbs import Shell
-from tests.servers import DaemonProcess, started
 
 pytestmark = pytest.mark.integration
 
@@ -33,22 +27,13 @@ def shell(
     tmp_path_factory: pytest.TempPathFactory, programs: dict[str, Program], guardian: Guardian
 ) -> Iterator[Shell]:
     """One daemon and one Redis; the user `app` is declared, then declared otherwise, and `late` is declared after."""
-    directory: Path = tmp_path_factory.mktemp("cli-past")
-    with asyncio.Runner() as runner:
-        server = runner.run(started(REDIS, directory, programs["redis"], guardian))
-        daemon = DaemonProcess(directory / "coreplane", {})
-        runner.run(daemon.start())
-        shell = Shell(daemon.url, directory)
-        target = json.dumps({"type": "cache.target", "name": "main", "value": {"kind": "redis", "url": server.url}})
-        shell("apply", "-f", "-", "--wait", stdin=target)
+    directory = tmp_path_factory.mktemp("cli-past")
+    with beside_redis(directory, programs["redis"], guardian) as (shell, redis):
         shell("apply", "-f", "-", "--wait", "--reason", "opening", stdin=user("app"))
         shell("apply", "-f", "-", "--wait", "--reason", "more rights", stdin=user("app", "+@write"))
         shell("apply", "-f", "-", "--wait", stdin=user("late"))
-        with Redis.from_url(server.url) as redis:
-            shell.redis = redis
-            yield shell
-        runner.run(daemon.stop())
-        runner.run(server.kill())
+        shell.redis = redis
+        yield shell
 
 
 def revisions(shell: Shell) -> tuple[int, int]:

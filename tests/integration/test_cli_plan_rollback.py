@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.provision import Program
-from controlplane.devstack.redis import REDIS
-from tests.integration.test_cli_verbs import Shell
-from tests.servers import DaemonProcess, started
+from tests.integration.cli_shell import Shell, beside_redis
 
 pytestmark = pytest.mark.integration
 
@@ -31,17 +27,8 @@ def shell(
     tmp_path_factory: pytest.TempPathFactory, programs: dict[str, Program], guardian: Guardian
 ) -> Iterator[Shell]:
     """One daemon and one Redis, declared as its target `main`."""
-    directory: Path = tmp_path_factory.mktemp("cli-plan")
-    with asyncio.Runner() as runner:
-        server = runner.run(started(REDIS, directory, programs["redis"], guardian))
-        daemon = DaemonProcess(directory / "coreplane", {})
-        runner.run(daemon.start())
-        shell = Shell(daemon.url, directory)
-        target = json.dumps({"type": "cache.target", "name": "main", "value": {"kind": "redis", "url": server.url}})
-        shell("apply", "-f", "-", "--wait", stdin=target)
+    with beside_redis(tmp_path_factory.mktemp("cli-plan"), programs["redis"], guardian) as (shell, _):
         yield shell
-        runner.run(daemon.stop())
-        runner.run(server.kill())
 
 
 @pytest.fixture

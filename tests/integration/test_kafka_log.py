@@ -13,12 +13,13 @@ from pathlib import Path
 import aiokafka
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.producer import sender
 
 from controlplane.config import Config
 from controlplane.log import kafka, kafka_clients
 from controlplane.log.choice import open_log
-from controlplane.log.kafka import KafkaLog, open_kafka
+from controlplane.log.kafka import KafkaLog, examine, mend, open_kafka
 from controlplane.log.kafka_address import parse
 from controlplane.log.kafka_clients import Clients, stop_producer
 from controlplane.log.kafka_reading import Health
@@ -102,6 +103,39 @@ async def test_topics_that_would_lose_data_are_refused_with_what_mends_them(
     await made(admin, NewTopic(topic, partitions, 1, topic_configs=config))
     with pytest.raises(LogUnavailable, match=mends):
         await open_kafka(url, shards=SHARDS)
+
+
+async def test_what_is_wrong_with_the_configuration_of_topics_is_mended_and_the_rest_stays(
+    url: str, admin: AIOKafkaAdminClient
+):
+    log = await open_kafka(url, shards=SHARDS)
+    await log.settings.append(b"kept")
+    await log.close()
+    prefix = prefix_of(url)
+    wrong = {"cleanup.policy": "compact", "min.insync.replicas": "2", "segment.ms": "123456"}
+    changed = {f"{prefix}.settings": wrong, f"{prefix}.status": {"max.message.bytes": "1000"}}
+    await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, *topic) for topic in changed.items()])
+    with pytest.raises(LogUnavailable, match="takes no writes"):
+        await open_kafka(url, shards=SHARDS)
+    mended = await mend(url, shards=SHARDS)
+    assert {(fault.topic, name) for fault in mended for name in fault.config} >= {
+        (f"{prefix}.settings", "cleanup.policy"),
+        (f"{prefix}.settings", "min.insync.replicas"),
+        (f"{prefix}.status", "max.message.bytes"),
+    }
+    assert await examine(url, shards=SHARDS) == []
+    (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, f"{prefix}.settings")])
+    assert {entry[0]: entry[1] for entry in answer.resources[0][4]}["segment.ms"] == "123456"
+    log = await open_kafka(url, shards=SHARDS)
+    assert [record.data for record in await log.settings.read(0)] == [b"kept"]
+    await log.close()
+
+
+async def test_what_takes_more_than_configuration_is_left_to_people(url: str, admin: AIOKafkaAdminClient):
+    await made(admin, NewTopic(f"{prefix_of(url)}.events", SHARDS + 1, 1))
+    faults = await mend(url, shards=SHARDS)
+    assert not any("partitions" in fault.message for fault in faults)
+    assert any("partitions" in fault.message for fault in await examine(url, shards=SHARDS))
 
 
 async def made(admin: AIOKafkaAdminClient, topic: NewTopic) -> None:

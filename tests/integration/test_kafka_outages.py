@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from controlplane.devstack.guardian import Guardian
 from controlplane.domain.errors import Refused
@@ -22,6 +24,7 @@ from tests.servers import SharedServer, frozen, kafka_in
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 SHARDS = 2
+CROWD = 300
 DEADLINE_S = 90.0
 
 
@@ -31,6 +34,25 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -
     server = kafka_in(tmp_path_factory.mktemp("kafka"), guardian)
     yield server
     server.end()
+
+
+@pytest.fixture(scope="module")
+def crowded_broker(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -> Iterator[SharedServer]:
+    """One that withdraws from its partitions when it shuts down, as brokers do by default, and takes its time for it: it has
+    many."""
+    folder = tmp_path_factory.mktemp("crowded")
+    server = kafka_in(folder, guardian, "--override", "controlled.shutdown.enable=true")
+    asyncio.run(crowd(server.url.removeprefix("kafka://")))
+    yield server
+    server.end()
+
+
+async def crowd(servers: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers, request_timeout_ms=60_000)
+    await admin.start()
+    for start in range(0, CROWD, 50):
+        await admin.create_topics([NewTopic(f"other{number}", 4, 1) for number in range(start, start + 50)])
+    await admin.close()
 
 
 @pytest.fixture
@@ -141,6 +163,25 @@ async def test_no_acknowledged_record_is_lost_or_there_twice_when_the_broker_res
         assert [key for key in keys if key in set(committed[shard])] == committed[shard]
 
 
+async def test_what_a_broker_says_is_committed_while_it_withdraws_is_answered_when_it_is_shown(
+    crowded_broker: SharedServer,
+):
+    """Without waiting for that, one outage in three loses acknowledged commits."""
+    log = await open_kafka(f"{crowded_broker.url}?prefix=t{uuid.uuid4().hex}", shards=SHARDS)
+    done, counts = asyncio.Event(), Counter({"shard-0": 0, "shard-1": 0})
+    committed: list[list[str]] = [[], []]
+    async with asyncio.TaskGroup() as tasks:
+        for shard in range(SHARDS):
+            tasks.create_task(committer(log, shard, done, counts, committed[shard]))
+        await until(asyncio.Event(), counts, 20)
+        await outage(crowded_broker, "SIGTERM")
+        await until(done, counts, 10)
+    for shard in range(SHARDS):
+        keys = [entry.key for entry in await all_entries(log.journal, Place(Stream.EVENTS, shard))]
+        assert [key for key in keys if key in set(committed[shard])] == committed[shard]
+    await log.close()
+
+
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
 async def test_writes_of_a_replica_go_on_across_the_outage_and_each_counts_once(
     kafka_broker: SharedServer, log: KafkaLog, how: str
@@ -239,6 +280,23 @@ async def test_t2_a_send_and_a_commit_without_an_answer_end_in_an_unknown_outcom
     await again.commit(Commit([Outgoing("after", b"1")]))
     keys = [entry.key for entry in await hasty.journal.read(Place(Stream.EVENTS, 0), 0)]
     assert keys in (["after"], ["lost?", "after"])
+
+
+async def test_a_commit_that_committed_readers_dont_see_has_an_unknown_outcome(
+    kafka_broker: SharedServer, hasty: KafkaLog
+):
+    writer = await hasty.journal.open_shard(0)
+    await writer.commit(Commit([Outgoing("seen", b"1")]))
+    servers = kafka_broker.url.removeprefix("kafka://")
+    other = AIOKafkaProducer(bootstrap_servers=servers, transactional_id=uuid.uuid4().hex)
+    async with other, other.transaction():  # before it is decided nobody is shown what comes after it
+        await other.send_and_wait(hasty.address.topic(Stream.EVENTS), b"1", key=b"other", partition=0)
+        with pytest.raises(Indeterminate):
+            await writer.commit(Commit([Outgoing("not shown", b"1")]))
+    again = await replaced(hasty, 0)
+    await again.commit(Commit([Outgoing("after", b"1")]))
+    keys = [entry.key for entry in await all_entries(hasty.journal, Place(Stream.EVENTS, 0))]
+    assert keys == ["seen", "other", "not shown", "after"]
 
 
 async def test_t3_a_send_whose_caller_gave_up_is_stored_once(kafka_broker: SharedServer, log: KafkaLog):

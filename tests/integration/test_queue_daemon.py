@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import TopicAuthorizationFailedError
 
 from controlplane.client.errors import ApiError
-from tests.integration.queue_world import ADMIN_PASSWORD, admin_password, by_hand, target_value, unique, world
+from reconcilers.queue import kafka_groups
+from tests.integration.queue_world import ADMIN_PASSWORD, admin_password, by_hand, plain, target_value, unique, world
 from tests.integration.test_queue_topics import alter, orders, overrides
+from tests.integration.test_queue_users import producing
 from tests.servers import DaemonProcess
 
 pytestmark = pytest.mark.integration
@@ -21,6 +25,7 @@ async def queue_daemon(tmp_path, kafka_broker):
     process = DaemonProcess(tmp_path / "coreplane", {"runtime": runtime})
     await process.start(**{ADMIN_PASSWORD: admin_password(kafka_broker)})
     async with process.client() as client:
+        client.process = process
         await put(client, "queue.target", "main", target_value(kafka_broker))
         yield client
     await process.clean_up()
@@ -42,6 +47,12 @@ async def phase(client, setting_type, name, wanted, reason=None):
             if found["status"]["phase"] == wanted and reason in (None, ready.get("reason")):
                 return found
             await asyncio.sleep(0.1)
+
+
+def last_offset(admin, topic):
+    """Messages that the partitions of the topic have had together."""
+    places = kafka_groups.places_of(admin, topic)
+    return sum(kafka_groups.ends(admin, places).values())
 
 
 async def test_a_topic_is_declared_made_changed_by_hand_and_repaired(queue_daemon, kafka_broker):
@@ -112,12 +123,139 @@ async def test_a_plan_warns_of_what_can_lose_messages(queue_daemon):
     await phase(client, "queue.topic", name, "Stalled", "NotEnoughBrokers")
 
 
-async def test_what_is_sampled_tells_of_the_cluster(queue_daemon, kafka_broker):
-    name = unique("orders")
-    await put(queue_daemon, "queue.topic", name, {"target": "main", **orders(name)})
-    async with world(kafka_broker) as one:
-        found = {measured.metric_type: measured.value for measured in await one.backend.sample()}
-    assert found["brokers"] == 1
-    assert found["offline_partitions"] == 0
-    assert found["topics"] >= 1
-    assert found["stored_bytes"] >= 0
+def sampled(found, metric, **tags):
+    """The value of one metric; None when it isn't there."""
+    return next((one.value for one in found if one.metric_type == metric and tags.items() <= one.tags.items()), None)
+
+
+async def test_what_is_sampled_tells_of_cluster_topics_and_groups(kafka_broker):
+    name, group = unique("orders"), unique("readers")
+    async with world(kafka_broker, canary=True) as one:
+        config = {"retention.bytes": 1_000_000, "segment.bytes": 2_000_000}
+        await one.converge("queue.topic", orders(name, config=config))
+        begun = AIOKafkaConsumer(name, bootstrap_servers=plain(kafka_broker), group_id=group)
+        await begun.start()
+        places = [TopicPartition(name, number) for number in (0, 1)]
+        await begun.commit(dict.fromkeys(places, 0))
+        found = await one.backend.sample()
+        assert sampled(found, "rebalances_total", group=group) == 0
+        await begun.stop()
+        producer = AIOKafkaProducer(bootstrap_servers=plain(kafka_broker))
+        await producer.start()
+        for _ in range(50):
+            await producer.send(name, bytes(2_000), partition=0)
+        await producer.stop()
+        async with asyncio.timeout(60):
+            while sampled(found := await one.backend.sample(), "lag_messages", group=group) != 50:
+                await asyncio.sleep(0.1)
+        assert sampled(found, "brokers") == 1
+        assert sampled(found, "offline_partitions") == 0
+        assert sampled(found, "isr_changes_total") == 0
+        assert sampled(found, "stored_bytes") >= 100_000
+        assert sampled(found, "disk_usable_bytes", broker="1") > 0
+        assert sampled(found, "produced_total", topic=name) == 50
+        assert sampled(found, "topic_limit_bytes", topic=name) == 2_000_000
+        assert sampled(found, "topic_skew_ratio", topic=name) == 2.0
+        assert sampled(found, "consumed_total", group=group, topic=name) == 0
+        assert sampled(found, "rebalances_total", group=group) == 1
+        assert sampled(found, "lag_s", group=group, topic=name) > 0
+        assert sampled(found, "canary_lost") is not None
+        async with asyncio.timeout(60):
+            while (took := sampled(await one.backend.sample(), "delivery_s")) is None:
+                await asyncio.sleep(0.1)
+        assert took > 0
+
+
+async def test_permissions_have_one_owner_whichever_kind_declares_them(queue_daemon, tmp_path):
+    client, name = queue_daemon, unique("alice")
+    (tmp_path / "pw").write_text("open sesame")
+    acls = [{"resource": "topic", "name": "news", "operations": ["read"]}]
+    user = {"target": "main", "username": name, "password": {"from_file": str(tmp_path / "pw")}}
+    await put(client, "queue.acl", "theirs", {"target": "main", "principal": f"User:{name}", "acls": acls})
+    await put(client, "queue.quota", "theirs", {"target": "main", "user": name, "quotas": {"request_percentage": 50}})
+    for part in ({"acls": []}, {"quotas": {}}):
+        await client.put_setting("queue.user", "mine", {"value": {**user, **part}})
+        found = await phase(client, "queue.user", "mine", "Stalled", "Conflict")
+        told = next(c["message"] for c in found["status"]["conditions"] if c["type"] == "Stalled")
+        assert "a part of" in told
+        assert f"default/queue.{next(iter(part)).rstrip('s')}" in told
+    await put(client, "queue.user", "mine", user)
+    await client.delete_setting("queue.acl", "theirs", wait="Gone", wait_s=60)
+    await put(client, "queue.user", "mine", {**user, "acls": acls})
+    await client.put_setting(
+        "queue.acl", "theirs", {"value": {"target": "main", "principal": f"User:{name}", "acls": []}}
+    )
+    await phase(client, "queue.acl", "theirs", "Stalled", "Conflict")
+    found = await phase(client, "queue.user", "mine", "Ready")
+    assert found["status"]["drift"] == []
+
+
+async def test_a_tenant_lives_on_another_s_cluster_within_its_prefix(queue_daemon, kafka_broker, tmp_path):
+    """Its objects of every kind work there; what would reach beyond is refused, by the API and by Kafka."""
+    prefix, own = unique("acme") + ".", unique("orders")
+    (tmp_path / "pw").write_text("open sesame")
+    process = queue_daemon.process
+    async with process.client(tenant="system") as system:
+        await system.put_setting("access.tenant", "acme", {"value": {}})
+        share = {"target": "default/queue.target/main", "tenant": "acme", "prefix": prefix}
+        await system.put_setting("access.share", "acme-kafka", {"value": share})
+    await put(queue_daemon, "queue.topic", own, {"target": "main", **orders(own)})
+    async with process.client(tenant="acme") as acme:
+        foreign = {"target": "default/main"}
+        for topic in ("in", "out"):
+            await put(acme, "queue.topic", topic, {**foreign, **orders(prefix + topic)})
+        acls = [
+            {"resource": "topic", "name": prefix, "pattern": "prefixed", "operations": ["write", "read", "describe"]}
+        ]
+        user = {**foreign, "username": f"{prefix}app", "password": {"from_file": str(tmp_path / "pw")}, "acls": acls}
+        await put(acme, "queue.user", "app", user)
+        await put(acme, "queue.route", f"{prefix}copy", {**foreign, "source": f"{prefix}in", "to": [f"{prefix}out"]})
+        async with producing(kafka_broker, f"{prefix}app", "open sesame") as producer:
+            await producer.send_and_wait(f"{prefix}in", b"hello")
+            with pytest.raises(TopicAuthorizationFailedError):
+                await producer.send_and_wait(own, b"hello")
+        async with by_hand(kafka_broker) as hand, asyncio.timeout(60):
+            while not await hand(lambda admin: last_offset(admin, f"{prefix}out")):
+                await asyncio.sleep(0.1)
+        for setting_type, value in (
+            ("queue.topic", {**foreign, **orders(own)}),
+            ("queue.user", {**user, "acls": [{**acls[0], "name": own}]}),
+            ("queue.route", {**foreign, "source": own, "to": [f"{prefix}out"]}),
+        ):
+            with pytest.raises(ApiError) as refused:
+                await acme.put_setting(setting_type, f"{prefix}x", {"value": value})
+            assert refused.value.status == 422
+    with pytest.raises(ApiError) as refused:
+        await queue_daemon.put_setting("queue.topic", "x", {"value": {"target": "main", **orders(f"{prefix}in")}})
+    assert refused.value.status == 422
+
+
+async def test_what_is_named_comes_first_and_goes_last(queue_daemon, kafka_broker, tmp_path):
+    """In one request, in the wrong order and without depends_on."""
+    client, name, copy = queue_daemon, unique("orders"), unique("copy")
+    (tmp_path / "pw").write_text("open sesame")
+    acls = [{"resource": "topic", "name": name, "operations": ["read"]}]
+    declared = [
+        {"type": "queue.route", "name": "copy", "value": {"target": "main", "source": name, "to": [copy]}},
+        {
+            "type": "queue.user",
+            "name": "reader",
+            "value": {"password": {"from_file": str(tmp_path / "pw")}, "acls": acls},
+        },
+        {"type": "queue.topic", "name": "the-orders", "value": orders(name)},
+        {"type": "queue.topic", "name": "the-copy", "value": orders(copy)},
+    ]
+    declared = [{**one, "value": {"target": "main", **one["value"]}} for one in declared]
+    await client.apply(declared)
+    await phase(client, "queue.route", "copy", "Ready")
+    await phase(client, "queue.user", "reader", "Ready")
+    for one in declared[2:]:
+        await client.delete_setting(one["type"], one["name"], deletion="delete")
+    async with asyncio.timeout(60):
+        while "queue.route/copy" not in str((await client.get_setting("queue.topic", "the-copy"))["status"]):
+            await asyncio.sleep(0.1)
+    for one in declared[:2]:
+        await client.delete_setting(one["type"], one["name"])
+    async with by_hand(kafka_broker) as hand, asyncio.timeout(90):
+        while {name, copy} & set(await hand(lambda admin: admin.list_topics())):
+            await asyncio.sleep(0.1)

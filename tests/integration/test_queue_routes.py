@@ -9,7 +9,11 @@ from contextlib import asynccontextmanager
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from reconcilers.contract import Connection
 from reconcilers.queue import routing
+from reconcilers.queue.backend import connect
+from schemas.queue import Target
+from tests.integration.cache_world import DictSecrets
 from tests.integration.queue_world import ADMIN_PASSWORD, admin_password, by_hand, plain, target_value, unique
 from tests.integration.test_queue_daemon import phase, put
 from tests.servers import DaemonProcess
@@ -186,10 +190,44 @@ async def test_a_killed_router_loses_nothing_and_repeats_only_what_it_may(routin
             await routing_daemon.start(**{ADMIN_PASSWORD: admin_password(kafka_broker)})
         found = await until_there(kafka_broker, everything, count)
     assert set(found) == set(range(count))
+    repeated = await told(routing_daemon, kafka_broker, "repeated_total")
+    assert len(found) - count <= repeated
     if delivery == "exactly_once":
         assert len(found) == count
+        assert repeated == 0
     async with routing_daemon.client() as client:
         await phase(client, ROUTE, "everything", "Ready")
+
+
+async def told(process, broker, metric):
+    """What the routers of the daemon's target counted, as it is sampled."""
+    known = DictSecrets(**{ADMIN_PASSWORD: admin_password(broker)})
+    value = Target.model_validate(target_value(broker))
+    backend = await connect(Connection("default", process.target, value, known))
+    try:
+        return sum(one.value for one in await backend.sample() if one.metric_type == metric)
+    finally:
+        await backend.close()
+
+
+async def test_a_router_that_is_stopped_in_order_repeats_nothing(routing_daemon, kafka_broker):
+    source, everything = await topics(kafka_broker, source=2, everything=1)
+    value = {"target": routing_daemon.target, "source": source, "to": [everything]}
+    async with producing(kafka_broker) as producer:
+        async with routing_daemon.client() as client:
+            await put(client, ROUTE, "everything", value)
+        for number in range(12_000):
+            await producer.send(source, str(number).encode(), str(number).encode())
+        await producer.flush()
+        async with asyncio.timeout(60):
+            while not await values(kafka_broker, everything):
+                await asyncio.sleep(0.02)
+        await routing_daemon.stop()
+        await routing_daemon.start(**{ADMIN_PASSWORD: admin_password(kafka_broker)})
+        found = await until_there(kafka_broker, everything, 12_000)
+    assert sorted(found) == list(range(12_000))
+    assert await told(routing_daemon, kafka_broker, "routed_total") == 12_000
+    assert await told(routing_daemon, kafka_broker, "repeated_total") == 0
 
 
 async def test_a_message_that_a_destination_refuses_is_buried_and_the_others_go_on(routing_daemon, kafka_broker):

@@ -244,7 +244,7 @@ async def test_a_killed_node_ends_neither_a_copy_nor_a_switch(elasticsearch_serv
         slow = value("long", requests_per_second=1_000)
         await world.converge(INDEX, slow, index, until="RecordProgress")
         await elasticsearch_server.kill()
-        with pytest.raises(Unreachable):
+        with pytest.raises(Unreachable, match=r"no connection to 127\.0\.0\.1:"):
             await world.look(INDEX, slow, index)
         await elasticsearch_server.start()
     async with opened(elasticsearch_server) as world:

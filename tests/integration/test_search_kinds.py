@@ -217,7 +217,7 @@ async def test_snapshots_are_taken_kept_and_restored_under_another_name(elastics
         await world.converge("search.repository", repository, "kinds-repo")
         assert (await world.look("search.repository", repository, "kinds-repo")).converged
         await world.wire.ask("PUT", "/kinds-snap/_doc/1?refresh=true", {"a": 1})
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(110):
             while world.taken.count("RemoveSnapshot") < 1:
                 await world.converge("search.snapshot_policy", policy, "kinds-often")
                 await asyncio.sleep(0.2)
@@ -250,28 +250,63 @@ async def test_a_suggester_keeps_what_it_needs_and_answers(elasticsearch_server,
 
 async def test_what_exists_is_told_as_declarations_that_converge_without_a_write(elasticsearch_server):
     name = "kinds-found"
+    text = {"type": "text", "fields": {"completion": {"type": "completion", "max_input_length": 20}}}
+    suggested = {"mappings": {"properties": {"title": text}}, "settings": {"number_of_replicas": 0}}
+    place = str(login(elasticsearch_server).snapshots / name)
     async with opened(elasticsearch_server) as world:
         put = {
             f"/_component_template/{name}": {"template": TEMPLATE},
-            f"/_index_template/{name}": {"index_patterns": "kinds-found-*", "template": TEMPLATE, "priority": 902},
+            f"/_index_template/{name}": {"index_patterns": "kinds-found-t*", "template": TEMPLATE, "priority": 902},
             f"/_ingest/pipeline/{name}": {"processors": [{"set": {"field": "a", "value": 1}}], "description": "d"},
             f"/_scripts/{name}": {"script": {"lang": "painless", "source": "1 + 1"}},
+            f"/_snapshot/{name}": {"type": "fs", "settings": {"location": place, "compress": True}},
             f"/_security/role/{name}": {
                 "cluster": ["monitor", "all"],
                 "indices": [{"names": ["a"], "privileges": ["read"]}],
             },
             f"/_security/user/{name}": {"password": "some-password", "roles": ["viewer"], "metadata": {"a": 1}},
-            f"/{name}-i": {**TEMPLATE, "aliases": {"kinds-found-alias": {"routing": "r"}}},
+            f"/{name}-i": {**TEMPLATE, "aliases": {"kinds-found-alone": {"routing": "r"}, f"{name}-all": {}}},
+            f"/{name}-s": {**suggested, "aliases": {f"{name}-all": {"is_write_index": True}}},
         }
         for path, body in put.items():
             await world.wire.ask("PUT", path, body)
-        found = 0
+        found = []
         for kind in KINDS:
             for one in await world.backend.discover(kind, f"{name}*"):
+                assert one.undeclarable is None
                 plan = await world.look(kind, one.value, one.name)
                 assert (plan.converged, plan.differences) == (True, ()), (kind, one)
-                found += 1
-        assert found == len(put)
+                found.append((kind, one.name, one.value))
+        assert len(found) == len(put) + 2, "the alias of both indices, and the suggester, besides what was put"
+        (both,) = [value for kind, _, value in found if kind == "search.alias"]
+        assert both == {"alias": f"{name}-all", "indices": [f"{name}-i", f"{name}-s"], "write_index": f"{name}-s"}
+        (alone,) = await world.backend.discover("search.alias", "kinds-found-alone")
+        assert (await world.look("search.alias", alone.value, alone.name)).converged
+        aliases = {name: value.get("aliases") for kind, name, value in found if kind == INDEX}
+        assert aliases == {
+            f"{name}-i": {"kinds-found-alone": {"index_routing": "r", "search_routing": "r"}},
+            f"{name}-s": None,
+        }
         assert all(not one.name.startswith(".") for one in await world.backend.discover(INDEX, "*"))
-        await world.wire.ask("DELETE", f"/{name}-i")
+        await world.wire.ask("DELETE", f"/{name}-i,{name}-s")
         await world.wire.ask("DELETE", f"/_index_template/{name}")
+        await world.wire.ask("DELETE", f"/_snapshot/{name}")
+
+
+async def test_an_alias_that_no_declaration_leaves_as_it_is_is_told_so(elasticsearch_server):
+    name = "kinds-unequal"
+    async with opened(elasticsearch_server) as world:
+        await world.wire.ask("PUT", f"/{name}-a", {**TEMPLATE, "aliases": {name: {"routing": "r"}}})
+        await world.wire.ask("PUT", f"/{name}-b", {**TEMPLATE, "aliases": {name: {}}})
+        (one,) = await world.backend.discover("search.alias", name)
+        assert "differs from index to index" in one.undeclarable
+        await world.wire.ask("DELETE", f"/{name}-a,{name}-b")
+
+
+async def test_cluster_settings_are_told_as_they_are(elasticsearch_server):
+    async with opened(elasticsearch_server) as world:
+        await world.wire.ask("PUT", "/_cluster/settings", {"persistent": {"search.max_open_scroll_context": 400}})
+        (one,) = await world.backend.discover("search.cluster_settings", "cluster")
+        assert one.value["settings"]["search.max_open_scroll_context"] == "400"
+        assert (await world.look("search.cluster_settings", one.value, one.name)).converged
+        await world.wire.ask("PUT", "/_cluster/settings", {"persistent": {"search.max_open_scroll_context": None}})

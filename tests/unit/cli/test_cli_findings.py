@@ -45,9 +45,21 @@ def test_what_an_analysis_advises_is_told_with_its_evidence() -> None:
         "advice": "add nodes",
         "evidence": {"data_nodes": 1},
     }
-    found = list(findings.of_analyses({"search": {"advice": [one]}, "cache": {"findings": []}}))
+    found = list(findings.of_advice({"search": {"advice": [one]}, "cache": {"findings": []}}))
     assert told(found) == [("advice search/main", GOOD)]
     assert (found[0].message, found[0].advice) == ("shop wants 1 replicas on 1 nodes (data_nodes 1)", "add nodes")
+
+
+def test_what_is_advised_now_is_told_instead_of_the_same_from_metrics() -> None:
+    sampled = {"target": "main", "index": "shop", "about": "query q is slow", "advice": "a", "evidence": {"p95_s": 1}}
+    now = {**sampled, "evidence": {"plan": [f"{n} ms" for n in range(9)]}}
+    other = {**sampled, "about": "the heap is nearly full"}
+    found = list(findings.of_advice({"search": {"advice": [sampled, other]}}, {("search", "main"): [now]}))
+    plan = "0 ms, 1 ms, 2 ms, 3 ms, 4 ms, …"
+    assert [one.message for one in found] == [
+        f"shop: query q is slow (plan {plan})",
+        "shop: the heap is nearly full (p95_s 1)",
+    ]
 
 
 def test_stalled_settings_are_named() -> None:
@@ -66,6 +78,17 @@ def test_topics_that_the_daemon_would_refuse_are_bad_and_come_with_their_command
     (finding,) = findings.of_topics(url, [])
     assert finding.state == findings.GOOD
     assert list(findings.of_topics("sqlite:log.db", [])) == []
+
+
+def test_what_doctor_can_mend_it_says_and_what_it_mended() -> None:
+    fault = Fault(
+        "coreplane.settings", "forgets after 1000 ms, not never", "kafka-configs.sh", config={"retention.ms": "-1"}
+    )
+    (finding,) = findings.of_topics("kafka://broker:9092", [fault])
+    assert finding.advice == "`coreplane doctor --mend`, or kafka-configs.sh"
+    (finding,) = findings.of_mended([fault])
+    assert (finding.state, finding.advice) == (findings.GOOD, "")
+    assert finding.message == "mended: it forgets after 1000 ms, not never; now retention.ms=-1"
 
 
 def test_a_daemon_that_everybody_reaches_without_a_token_is_warned_of() -> None:

@@ -2,10 +2,13 @@
 
 import aiohttp
 import pytest
+from aiohttp import web
 from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.test_utils import TestServer
 
 from controlplane.client.errors import ApiError, Fault, Gone
-from controlplane.client.transport import Request, _may_repeat, parsed, problem_from, query_items, segment
+from controlplane.client.http import CoreplaneClient
+from controlplane.client.transport import ATTEMPT, Request, _may_repeat, parsed, problem_from, query_items, segment
 
 READ = Request("GET", "/x")
 WRITE = Request("PUT", "/x", headers={"Idempotency-Key": "k"})
@@ -92,3 +95,20 @@ def test_a_body_is_json_only_where_it_says_so() -> None:
     assert parsed('{"a": 1}', "application/problem+json") == {"a": 1}
     assert parsed("{oops", "application/json") == "{oops"
     assert parsed("{}", "text/plain") == "{}"
+
+
+async def test_only_the_first_try_of_a_key_of_its_own_says_that_it_is_the_first() -> None:
+    seen: list[tuple[str | None, str | None]] = []
+
+    async def put(request: web.Request) -> web.Response:
+        seen.append((request.headers.get("Idempotency-Key"), request.headers.get(ATTEMPT)))
+        return web.json_response({}, status=200 if len(seen) % 2 == 0 else 503, headers={"Retry-After": "0"})
+
+    app = web.Application()
+    app.router.add_put("/{path:.*}", put)
+    async with TestServer(app) as server, CoreplaneClient(str(server.make_url(""))) as client:
+        await client.put_setting("cache.target", "a", {"value": {}})
+        await client.put_setting("cache.target", "a", {"value": {}}, idempotency_key="mine")
+    (key, first), again, mine, mine_again = seen
+    assert (first, again) == ("1", (key, None))
+    assert mine == mine_again == ("mine", None)

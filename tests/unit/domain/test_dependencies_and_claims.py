@@ -177,13 +177,26 @@ def test_claiming_another_object_gives_up_the_first():
     assert (claims.owner(USER), claims.owner((*USER, "other"))) == ("b", "a")
 
 
-CLAIMS = st.lists(
-    st.tuples(st.sampled_from(LETTERS), st.none() | st.tuples(st.integers(0, 2), st.integers(1, 4))), max_size=30
-)
+def test_a_part_that_an_older_setting_owns_is_a_conflict_until_that_is_gone():
+    claims = Claims()
+    part = (*USER, "part")
+    claims.claim("acl", part, 1)
+    assert claims.claim("user", USER, 2, [part]) == []
+    assert (claims.owner(USER), claims.contested("user"), claims.contested("acl")) == ("user", "acl", None)
+    assert claims.release("acl") == ["user"]
+    assert claims.contested("user") is None
+    assert claims.claim("acl", part, 3) == []
+    assert claims.contested("acl") == "user"
+    assert claims.claim("user", USER, 2) == ["acl"]
+    assert claims.contested("acl") is None
+
+
+CLAIMED = st.tuples(st.integers(0, 2), st.integers(1, 4), st.sets(st.integers(0, 2)))
+CLAIMS = st.lists(st.tuples(st.sampled_from(LETTERS), st.none() | CLAIMED), max_size=30)
 
 
 @given(CLAIMS)
-def test_claims_made_step_by_step_are_those_of_a_plain_table(steps: list[tuple[str, tuple[int, int] | None]]):
+def test_claims_made_step_by_step_are_those_of_a_plain_table(steps: list[tuple[str, Any]]):
     claims, model = Claims(), {}
     for letter, claim in steps:
         before = {k: claims.contested(k) for k in model}
@@ -191,13 +204,16 @@ def test_claims_made_step_by_step_are_those_of_a_plain_table(steps: list[tuple[s
             moved = claims.release(letter)
             model.pop(letter, None)
         else:
-            moved = claims.claim(letter, claim[0], claim[1])
+            moved = claims.claim(letter, *claim)
             model[letter] = claim
+        owners = {}
         for identity in range(3):
-            standing = sorted((revision, k) for k, (wanted, revision) in model.items() if wanted == identity)
-            assert claims.owner(identity) == (standing[0][1] if standing else None)
-            for _, k in standing:
-                assert claims.contested(k) == (None if k == standing[0][1] else standing[0][1])
+            standing = sorted((rank, k) for k, (own, rank, parts) in model.items() if identity in {own, *parts})
+            owners[identity] = standing[0][1] if standing else None
+            assert claims.owner(identity) == owners[identity]
+        for k, (own, _, parts) in model.items():
+            others = {owners[identity] for identity in (own, *parts)} - {k}
+            assert claims.contested(k) in (others or {None})
         lost_or_won = {
             k for k, was in before.items() if k in model and k != letter and bool(was) != bool(claims.contested(k))
         }

@@ -19,7 +19,12 @@ from controlplane.config import Config
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "helm" / "coreplane"
-OWNED = {"Config": {"data_dir", "projection"}, "HttpConfig": {"advertise", "host", "port", "tls"}, "LogConfig": {"url"}}
+OWNED = {
+    "Config": {"data_dir", "projection"},
+    "HttpConfig": {"advertise", "host", "port", "tls"},
+    "LogConfig": {"url"},
+    "SecretsConfig": {"fingerprint_key"},
+}
 """What the chart decides, by model: not among its values."""
 TEMPLATE_REFUSES = {"no-tokens", "no-image", "scrape-without-secret", "scrape-of-some-tenants", "short-grace"}
 """Refused by a template, not by the schema."""

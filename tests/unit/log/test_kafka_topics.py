@@ -34,7 +34,7 @@ def test_the_settings_are_one_partition_that_is_kept_for_ever():
 @pytest.mark.parametrize(
     ("stream", "changed", "mends"),
     [
-        ("settings", {"cleanup_policy": "compact"}, "cleanup.policy=delete"),
+        ("settings", {"cleanup_policy": "compact"}, "cleanup.policy=delete,retention.ms=-1,retention.bytes=-1"),
         ("settings", {"retention_ms": "604800000"}, "retention.ms=-1"),
         ("settings", {"retention_bytes": "1000000"}, "retention.bytes=-1"),
         ("status", {"cleanup_policy": "delete"}, "cleanup.policy=compact"),

@@ -108,16 +108,19 @@ def test_the_same_declaration_is_the_same_definition_in_whatever_spelling():
     assert installed.digest == routing.digest(one)
 
 
-@given(st.dictionaries(st.integers(0, 2), st.tuples(st.integers(0, 10**12), st.integers(0, 10**6))))
-def test_progress_reads_back(counted):
+NUMBERS = st.integers(0, 10**12)
+
+
+@given(st.dictionaries(st.integers(0, 2), st.tuples(NUMBERS, NUMBERS, NUMBERS)), NUMBERS)
+def test_progress_reads_back(counted, until):
     routes = [
         routing.installed(str(n), routing.record(routing.definition("n", route(priority=n)), {})) for n in range(3)
     ]
     counts = {routes[n].digest: Count(*pair) for n, pair in counted.items()}
-    found = routing.counts_in(routing.progress(routes, counts))
-    assert found == {one.digest: counts.get(one.digest, Count()) for one in routes}
-    assert routing.counts_in("somebody else's") == {}
-    assert routing.counts_in(None) == {}
+    found = routing.progress_in(routing.progress(routes, counts, until))
+    assert found == ({one.digest: counts.get(one.digest, Count()) for one in routes}, until)
+    assert routing.progress_in("somebody else's") == ({}, 0)
+    assert routing.progress_in(None) == ({}, 0)
 
 
 def test_a_dead_letter_keeps_its_headers_and_loses_the_others_when_it_lives_again():

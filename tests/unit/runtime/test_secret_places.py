@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.runtime.secrets import EnvironmentSecrets
+from controlplane.runtime.secrets import EnvironmentSecrets, fingerprint_key
 from reconcilers.contract import SecretNotFound
 from schemas.secret import SecretRef
 
@@ -78,3 +78,64 @@ def test_variables_are_found_by_glob_and_the_daemons_token_never_is(
             except SecretNotFound:
                 seen.append(False)
         assert seen == found
+
+
+def test_replicas_that_are_given_one_key_make_the_same_fingerprints(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("k" * 32 + "\n")
+    (tmp_path / "short").write_text("k")
+    named = SecretRef(from_file=str(tmp_path / "key"))
+    made = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        keys = (fingerprint_key(tmp_path / name), fingerprint_key(tmp_path / name, named))
+        made.append([EnvironmentSecrets(tmp_path / name, key).fingerprint("secret") for key in keys])
+    assert made[0][1] == made[1][1]
+    assert made[0][0] != made[1][0]
+    for wrong, told in (("short", "1 bytes"), ("nowhere", "not found")):
+        with pytest.raises(ValueError, match=told):
+            fingerprint_key(tmp_path, SecretRef(from_file=str(tmp_path / wrong)))
+
+
+# --- whose they are ----------------------------------------------------------------------------------------------------
+
+
+def permitted(data_dir: Path, tenant: str, directories: Sequence[Path] | None = (Path("secrets"),), **ref: str) -> bool:
+    return EnvironmentSecrets(data_dir, b"k", directories=directories).permits(tenant, SecretRef(**ref))
+
+
+def test_a_tenant_names_the_files_of_its_own_folder_and_no_others(data_dir: Path) -> None:
+    own = data_dir / "secrets" / "tenants" / "acme"
+    own.mkdir(parents=True)
+    (own / "password").write_text("a")
+    (own / "others").symlink_to(data_dir / "secrets" / "app")
+    assert permitted(data_dir, "acme", from_file="secrets/tenants/acme/password")
+    assert permitted(data_dir, "acme", from_file=str(own / "password"))
+    for name in (
+        "secrets/app",
+        "secrets/tenants/acme/../../app",
+        "secrets/tenants/acme/others",
+        "secrets/tenants/acme2/password",
+        "fingerprint.key",
+        "secrets/tenants/acme/\0",
+    ):
+        assert not permitted(data_dir, "acme", from_file=name), name
+    assert not permitted(data_dir, "other", from_file="secrets/tenants/acme/password")
+    assert not permitted(data_dir, "acme", from_env="SHOP_PASSWORD")
+
+
+def test_the_default_tenant_has_all_but_the_folders_of_the_others(data_dir: Path) -> None:
+    for name in ("secrets/app", "secrets/mount/password", "secrets/tenants-not/x"):
+        assert permitted(data_dir, "default", from_file=name), name
+    for name in (
+        "secrets/tenants/acme/password",
+        "secrets/mount/../tenants/acme/password",
+        "secrets/tenants/default/x",
+    ):
+        assert not permitted(data_dir, "default", from_file=name), name
+    assert permitted(data_dir, "default", from_env="SHOP_PASSWORD")
+
+
+def test_where_nothing_is_bounded_everybodys_secrets_are_everybodys(data_dir: Path) -> None:
+    for tenant in ("default", "acme"):
+        assert permitted(data_dir, tenant, None, from_file="secrets/tenants/other/x")
+        assert permitted(data_dir, tenant, None, from_env="X")

@@ -38,6 +38,23 @@ class ForgetfulLog:
         return getattr(self._log, name)
 
 
+class StoppedLog:
+    """A settings log of a replica that stands still before it appends."""
+
+    def __init__(self, log):
+        self._log = log
+        self.reached = asyncio.Event()
+        self.goes_on = asyncio.Event()
+
+    async def append(self, data, about):
+        self.reached.set()
+        await self.goes_on.wait()
+        return await self._log.append(data, about)
+
+    def __getattr__(self, name):
+        return getattr(self._log, name)
+
+
 @pytest.fixture
 async def log():
     log = MemoryLog(shards=1)
@@ -45,8 +62,8 @@ async def log():
     await log.close()
 
 
-async def following(log):
-    replica, supervisor = Replica(log, SystemClock(), Metrics()), Supervisor(Metrics())
+async def following(log, **options):
+    replica, supervisor = Replica(log, SystemClock(), Metrics(), **options), Supervisor(Metrics())
     supervisor.start("replica", replica.run)
     return replica, supervisor
 
@@ -99,6 +116,32 @@ async def test_a_replica_that_is_behind_refuses_nothing_that_the_log_would_accep
     updated, repeated = await asyncio.gather(*writes)
     assert updated.accepted
     assert repeated == created
+    await supervisor.stop()
+
+
+@pytest.mark.parametrize("remember", [True, False])
+async def test_a_request_that_was_answered_elsewhere_with_nothing_to_do_does_nothing_later_either(log, remember):
+    """Not to remember is for who says that it was never sent before."""
+    stopped = StoppedLog(log.settings)
+    slow, slow_supervisor = await following(stopped, shared=True)
+    quick, supervisor = await following(log.settings, shared=True)
+
+    async def resized(replica, size, request_id):
+        change = {**CHANGE, "body": {"value": {"size": size}}}
+        return await replica.submit([change], actor="user", request_id=request_id, remember=remember)
+
+    first = asyncio.create_task(resized(slow, 1, "a"))
+    await stopped.reached.wait()
+    await resized(quick, 1, "b")
+    repeated = await resized(quick, 1, "a")
+    assert [outcome.outcome for outcome in repeated.outcomes] == ["unchanged"]
+    await resized(quick, 2, "c")
+    stopped.goes_on.set()
+    told = await first
+    await quick.newest(5)
+    size = quick.state.entries[CHANGE["key"]].body["value"]["size"]
+    assert (size, told == repeated) == ((2, True) if remember else (1, False))
+    await slow_supervisor.stop()
     await supervisor.stop()
 
 

@@ -7,16 +7,25 @@ from typing import Any
 
 import pytest
 
-from reconcilers.contract import Evidence, TerminalError
+from reconcilers.contract import Evidence, ExternalId, TerminalError
+from reconcilers.search.advice import unused
 from reconcilers.search.analysis import analyse
 from reconcilers.search.feeding import ShardLog
 from reconcilers.search.query_log import MOST_KINDS, QueryLog, shape_of
 from reconcilers.search.querying import BULK_ITEMS, parts, rows_of
-from reconcilers.search.snapshots import snapshot_name, taken_at
+from reconcilers.search.snapshots import (
+    RemoveSnapshot,
+    Taken,
+    TakeSnapshot,
+    plan_policy,
+    policy,
+    snapshot_name,
+    taken_at,
+)
 from reconcilers.search.suggesters import request_of, suggestions_of
 from reconcilers.search.wire import Answer, Refused, fault_of
 from schemas.names import timestamp
-from schemas.search import Bulk, Suggest, Suggester
+from schemas.search import Bulk, SnapshotPolicy, Suggest, Suggester
 
 
 def test_a_shape_holds_nothing_that_people_typed() -> None:
@@ -82,6 +91,17 @@ def test_the_name_of_a_snapshot_says_when_it_was_taken() -> None:
     assert taken_at("Nightly", "nightly-x") is None
 
 
+def test_snapshots_beyond_those_kept_go_before_another_is_taken() -> None:
+    value = SnapshotPolicy.model_validate({"target": "m", "repository": "r", "indices": ["*"], "every_s": 2, "keep": 2})
+    external = ExternalId("search.snapshot_policy", "n")
+    taken = [Taken(snapshot_name("n", at), at, "SUCCESS") for at in (1.0, 3.0, 5.0)]
+    for now in (5.5, 100.0):  # the next is due already: a server may be as slow as that every time
+        (step,) = plan_policy(external, policy("n", value), taken, now).steps
+        assert step == RemoveSnapshot(external, "r", taken[0].name)
+    (step,) = plan_policy(external, policy("n", value), taken[1:], 100.0).steps
+    assert step == TakeSnapshot(external, "r", snapshot_name("n", 100.0), ("*",))
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "reason"),
     [
@@ -117,9 +137,24 @@ def test_the_analysis_names_the_evidence_of_each_advice() -> None:
     ]
     found = analyse(Evidence(0.0, 10.0, metrics, [], []))
     assert found["targets"]["main"]["queries"]["most_frequent"][0]["queries"] == 40
+    assert {(one["target"], one["index"]) for one in found["advice"]} == {("main", "shop")}
     evidence = {one["about"]: one["evidence"] for one in found["advice"]}
-    assert evidence["shop wants 1 replicas on 1 nodes"] == {"number_of_replicas": 1, "data_nodes": 1}
-    assert evidence["shop has more shards than its size needs"] == {"shards": 5, "size_bytes": 1_000}
-    assert evidence["query q on shop is slow"] == {"p95_s": 0.5, "queries": 40}
-    assert evidence["query q on shop often finds nothing"] == {"queries": 40, "without_hits": 20}
+    assert evidence["replicas can't be allocated"] == {"number_of_replicas": 1, "data_nodes": 1}
+    assert evidence["more shards than its size needs"] == {"number_of_shards": 5, "size_bytes": 1_000}
+    assert evidence["query q is slow"] == {"p95_s": 0.5, "queries": 40}
+    assert evidence["query q often finds nothing"] == {"queries": 40, "without_hits": 20}
+    assert found["findings"][2].startswith("main: shop: query q is slow: ")
     assert len(found["findings"]) == 4
+
+
+def test_fields_are_unused_when_they_were_watched_for_long() -> None:
+    mappings = {
+        "properties": {"a": {"type": "keyword"}, "b": {"type": "text"}, "c": {"type": "keyword", "index": False}}
+    }
+    used = {"fields": {"a": {"any": 3}, "b": {"any": 0}}}
+    day_ms = 86_400_000.0
+    rows = [{"tracking_started_at_millis": 0, "stats": used}, {"tracking_started_at_millis": day_ms, "stats": used}]
+    assert list(unused("shop", mappings, rows, 1.5 * day_ms)) == [], "one shard was watched for half a day"
+    (found,) = unused("shop", mappings, rows, 2 * day_ms)
+    assert found["evidence"] == {"fields": ["b"], "watched_s": 86_400}
+    assert list(unused("shop", mappings, (), 2 * day_ms)) == []
