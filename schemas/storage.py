@@ -344,7 +344,7 @@ class User(Value):
     """8 to 40 characters. A new secret counts at once; for a rotation with an overlap give each program an access key."""
     enabled: bool = True
     policies: Names | None = None
-    groups: Annotated[tuple[GroupName, ...], Field(max_length=100)] | None = None
+    groups: Names | None = None
 
 
 class Group(Value):

@@ -102,6 +102,12 @@ async def test_what_is_written_is_copied_and_a_second_pass_does_nothing(near: Wo
     await near.put_object(here, "other", b"stays here")
     await near.put_object(here, "keep/1", b"1")
     await arrives(far, there, "keep/1", b"1")
+
+    async def counted() -> bool:
+        rows = {(one.metric_type, one.tags.get("bucket")): one.value for one in await near.backend.sample()}
+        return rows.get(("bucket_replicated_total", here), 0) >= 1
+
+    await until(counted, ARRIVES_S, "a sample tells what was copied")
     with pytest.raises(Refused, match="NoSuchKey"):
         await far.client.get(f"/{there}/other")
     changed = value_of(here, rule(far, there))

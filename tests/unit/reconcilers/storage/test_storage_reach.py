@@ -31,7 +31,7 @@ def value_of(kind: str, value: dict[str, Any]) -> Any:
         ("bucket", {}, []),
         ("bucket", {"notifications": [HOOK]}, ["storage.server_config/notify_webhook:shop-hook"]),
         ("user", SECRET, []),
-        ("user", {**SECRET, "policies": ["pol"], "groups": ["g"]}, ["storage.policy/pol", "storage.group/g"]),
+        ("user", {**SECRET, "policies": ["pol"], "groups": ["grp"]}, ["storage.policy/pol", "storage.group/grp"]),
         ("group", {"policies": ["pol"], "members": ["usr"]}, ["storage.policy/pol"]),
         ("access_key", {**SECRET, "user": "app"}, ["storage.user/app"]),
     ],
