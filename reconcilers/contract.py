@@ -441,12 +441,14 @@ class StreamRequest:
     """Something of a target is read, written or removed as a stream. HTTP's words, and its meaning, without its library."""
 
     method: str
-    """GET, HEAD, PUT or DELETE."""
+    """GET, HEAD, PUT, DELETE; or POST: the answer may begin while the body still arrives."""
     path: str
     """What follows the target, decoded."""
     headers: Mapping[str, str]
     """By their names in lower case."""
     version: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further query parameters."""
     body: AsyncIterator[bytes] | None = None
     """It may end with an error: then nothing of it may stay."""
     size_bytes: int | None = None
@@ -526,6 +528,8 @@ class Service:
     """(target's value) → where it is, in one spelling: targets of equal places are one backend, whoever declares them."""
     streams: str | None = None
     """What its backends stream, as it stands in paths (`objects`): they are `Streamed`. None: nothing."""
+    streams_confined: bool = False
+    """A stream reaches no further than what its path begins with: it may be of a target of another tenant."""
     sweep_s: float = 60.0
     sample_s: float = 15.0
     observe_timeout_s: float = 10.0

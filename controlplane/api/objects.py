@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -33,18 +33,33 @@ async def read(call: Call[parameters.Object]) -> web.StreamResponse:
 
 async def _read(call: Call[parameters.Object]) -> web.StreamResponse:
     async with _open(call) as answer:
-        headers = {**answer.headers, **HARMLESS, CORRELATION: call.request_id}
-        response = web.StreamResponse(status=answer.status, headers=headers)
-        await response.prepare(call.request)
-        if call.request.transport is not None:
-            call.request.transport.set_write_buffer_limits(high=AHEAD_BYTES)
-        if call.request.method == "HEAD" or answer.body is None:
-            return response
-        async for chunk in answer.body:
-            async with asyncio.timeout(IDLE_S):
-                await response.write(chunk)
-        await response.write_eof()
+        return await _sent(call, answer)
+
+
+async def _sent(call: Call[Any], answer: StreamAnswer) -> web.StreamResponse:
+    headers = {**answer.headers, **HARMLESS, CORRELATION: call.request_id}
+    response = web.StreamResponse(status=answer.status, headers=headers)
+    await response.prepare(call.request)
+    if call.request.transport is not None:
+        call.request.transport.set_write_buffer_limits(high=AHEAD_BYTES)
+    if call.request.method == "HEAD" or answer.body is None:
         return response
+    async for chunk in answer.body:
+        async with asyncio.timeout(IDLE_S):
+            await response.write(chunk)
+    await response.write_eof()
+    return response
+
+
+async def exchange(call: Call[parameters.Documents]) -> web.StreamResponse:
+    """Answer while the body still arrives. What fails once the answer has begun is for its last line to say."""
+    return await _served(call, _exchanged)
+
+
+async def _exchanged(call: Call[parameters.Documents]) -> web.StreamResponse:
+    body = _arriving(call.request)
+    async with _opened(call, "documents", body, options=call.query.model_dump(exclude_none=True)) as answer:
+        return await _sent(call, answer)
 
 
 async def write(call: Call[parameters.Object]) -> web.StreamResponse:
@@ -67,9 +82,7 @@ async def _removed(call: Call[parameters.Object]) -> web.StreamResponse:
         return web.Response(status=answer.status, headers=answer.headers)
 
 
-async def _served(
-    call: Call[parameters.Object], serve: Callable[[Call[parameters.Object]], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _served(call: Call[Any], serve: Callable[[Call[Any]], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
     """By this replica, or by the one that drives the target."""
     with admission.hold_stream(call):
         try:
@@ -81,17 +94,23 @@ async def _served(
 def _open(
     call: Call[parameters.Object], body: AsyncIterator[bytes] | None = None
 ) -> AbstractAsyncContextManager[StreamAnswer]:
+    return _opened(call, "objects", body, version=call.query.version)
+
+
+def _opened(
+    call: Call[Any], what: str, body: AsyncIterator[bytes] | None, **further: Any
+) -> AbstractAsyncContextManager[StreamAnswer]:
     admission.count_operation(call)
     request = call.request
     asked = StreamRequest(
         method=request.method,
         path=request.match_info["path"],
         headers={name.lower(): value for name, value in request.headers.items()},
-        version=call.query.version,
         body=body,
         size_bytes=None if body is None else request.content_length,
+        **further,
     )
-    return call.parts.streams.open(call.tenant, "objects", request.match_info["target"], asked)
+    return call.parts.streams.open(call.tenant, what, request.match_info["target"], asked)
 
 
 async def _arriving(request: web.Request) -> AsyncIterator[bytes]:

@@ -35,6 +35,16 @@ class Object(Parameters):
     version: Annotated[str | None, Field(max_length=1024, description="This version, not the newest.")] = None
 
 
+class Documents(Parameters):
+    """Of a stream of documents."""
+
+    results: Annotated[
+        Literal["failed", "all"], Field(description="Which items are told one by one; all are counted.")
+    ] = "failed"
+    pipeline: Annotated[str | None, Field(max_length=255, description="Ingest pipeline of the items.")] = None
+    refresh: Annotated[bool, Field(description="Searches find them when they are answered.")] = False
+
+
 class Write(Parameters):
     """Of PUT and PATCH."""
 

@@ -294,6 +294,24 @@ OBJECTS: Final = (
     ),
 )
 
+DOCUMENTS: Final = (
+    Route(
+        "POST",
+        f"{TENANT}/documents/{{target}}/{{path}}",
+        objects.exchange,
+        "Write documents, streamed: lines of the bulk API to an index of a search.target. The last line of the answer counts",
+        Role.EDITOR,
+        {
+            200: Answer(
+                "Text", "A line for each item that is told, then the counts, or why it ended.", "application/x-ndjson"
+            )
+        },
+        query=parameters.Documents,
+        service="search",
+        body=Body("Text", ("application/x-ndjson",)),
+    ),
+)
+
 META: Final = (
     Route("GET", "/v1/status", meta.status, "This replica, its shards and targets", Role.VIEWER, {200: _MAP}),
     Route("GET", "/v1/schemas", meta.schemas, "Every schema there is", Role.PUBLIC, {200: _MAP}),
@@ -317,7 +335,7 @@ META: Final = (
     ),
 )
 
-ROUTES: Final = SETTINGS + EVENTS + OPERATIONS + OBJECTS + META
+ROUTES: Final = SETTINGS + EVENTS + OPERATIONS + OBJECTS + DOCUMENTS + META
 
 
 def create_app(parts: Parts, streams: Streams | None = None) -> web.Application:

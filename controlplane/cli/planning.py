@@ -49,7 +49,7 @@ def plan(
     allow_prune: AllowPrune = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show what applying the files would do, step by step, in the backends too. Nothing is done.
+    """Show what applying the files would do, step by step, in the backends too, and how much each touches. Nothing is done.
 
     Exit code 2 when something would change, 1 when that can't be told of something, else 0.
 

@@ -153,9 +153,10 @@ class Operations:
         return answer
 
     def _ended(self, request_id: str, answer: asyncio.Task[_Answer]) -> None:
-        """Only what was done is remembered: what was refused may be asked again."""
+        """Only what was done is remembered: what was refused may be asked again, and what only reads holds much."""
         self._running.discard(answer)
-        if answer.cancelled() or answer.exception() is not None:
+        is_effect = self._operations[answer.get_name()].effect
+        if not is_effect or answer.cancelled() or answer.exception() is not None:
             self._answers.pop(request_id, None)
 
     async def _run(

@@ -64,6 +64,11 @@ class Streams:
         prefix = self._catalogue.prefix(tenant, found)
         if prefix is None:
             raise Refused(Reason.FORBIDDEN, f"{target} is not shared with tenant {tenant}")
+        if found.tenant != tenant and not self._catalogue.services[service].streams_confined:
+            detail = (
+                f"{what} can't be confined to a prefix: they need a target that {tenant} has for itself, not {target}"
+            )
+            raise Refused(Reason.FORBIDDEN, detail)
         if not path.startswith(prefix):
             raise Refused(Reason.FORBIDDEN, f"what is yours on {target} begins with {prefix}")
         return found

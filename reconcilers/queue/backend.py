@@ -176,6 +176,9 @@ class QueueBackend:
 
     async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
         """See the contract."""
+        if setting_type in (USER, ACL, QUOTA):
+            look = partial(self._users.discover, setting_type=setting_type, match=match)
+            return await self.admin.call(look, CALL_S)
         if setting_type != TOPIC:
             return []
         topics = await self.admin.call(partial(self._topics.discover, match=match), CALL_S)

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-from reconcilers.contract import SUCCEEDED, BackendError, Outcome, Secrets, Step, TransientError
+from reconcilers.contract import SUCCEEDED, BackendError, Discovered, Outcome, Secrets, Step, TransientError
+from reconcilers.discovery import matches
+from reconcilers.queue import discovered
 from reconcilers.queue.access import (
     ACL,
     DEFAULT,
@@ -110,6 +112,19 @@ class Users:
             if holds(one) or settling is not None:
                 found[name] = replace(one, settling=settling)
         return found
+
+    def discover(self, client: Any, setting_type: str, match: str) -> list[Discovered]:
+        """What exists of users, permissions or limits."""
+        credentials = {name: one for name, one in credentials_of(client, None).items() if one}
+        held = bindings_of(client, None) if setting_type != QUOTA else {}
+        limits = all_quotas(client) if setting_type != ACL else {}
+        if setting_type == USER:
+            own = None if self._own is None else self._own[0]
+            meant = {n: one for n, one in credentials.items() if matches(n, match, reserved=n == own)}
+            return discovered.users(meant, held, limits)
+        if setting_type == ACL:
+            return [discovered.acl(name, held[name]) for name in discovered.others(held, credentials, match)]
+        return [discovered.quota(name, limits[name]) for name in discovered.others(limits, credentials, match)]
 
     # --- steps ---------------------------------------------------------------------------------------------------------
 

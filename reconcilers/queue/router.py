@@ -36,6 +36,9 @@ TABLE_MS: Final = 100
 PAUSE_S: Final = (0.2, 10.0)
 """First and longest pause of a partition with a message that can't be delivered."""
 METADATA_MS: Final = 5_000
+MISSING_S: Final = (1.0, 5.0)
+"""Longest wait for a destination that isn't known, and the time for which it is then deemed missing: meanwhile a message for it
+is refused at once, and holds nobody else up."""
 LAST_S: Final = 5.0
 """Longest time that a router which is stopped goes on with its batch."""
 
@@ -82,6 +85,8 @@ class Router:
         self._reader = TableReader(options, routing.table_topic(tenant, target))
         self._table = Table()
         self._parts: dict[Any, _Part] = {}
+        self._missing: dict[str, float] = {}
+        """Destination → until when it is deemed missing."""
         self._consumer: Any = None
         self._producer: Any = None
         self._busy = asyncio.Lock()
@@ -273,11 +278,11 @@ class Router:
     async def _send(self, producer: Any, part: _Part, plan: Sequence[_Send]) -> None:
         """Raises the first refusal when everything has been answered."""
         sent: list[tuple[tuple[int, str, str], _Send, Installed, Any]] = []
-        refused: list[Exception] = []
+        refused: list[Exception] = await self._absent(producer, {topic for one in plan for topic, _ in one.topics})
         for one in plan:
             for topic, route in one.topics:
                 mark = (one.record.offset, topic, route.name)
-                if mark in part.done:
+                if mark in part.done or topic in self._missing:
                     continue
                 try:
                     sent.append((mark, one, route, await self._sent(producer, topic, one, route)))
@@ -293,6 +298,19 @@ class Router:
             _count(part, one, route)
         if refused:
             raise refused[0]
+
+    async def _absent(self, producer: Any, topics: Iterable[str]) -> list[Exception]:
+        """Look for the destinations that aren't known; a refusal for each that isn't there."""
+        for topic in topics:
+            if self._missing.get(topic, 0.0) > time.monotonic():
+                continue
+            self._missing.pop(topic, None)
+            try:
+                async with asyncio.timeout(MISSING_S[0]):
+                    await producer.partitions_for(topic)
+            except TimeoutError:
+                self._missing[topic] = time.monotonic() + MISSING_S[1]
+        return [_no_such_topic(topic) for topic in topics if topic in self._missing]
 
     async def _sent(self, producer: Any, topic: str, one: _Send, route: Installed) -> Any:
         """A future of the acknowledgement."""
@@ -378,6 +396,13 @@ def _refusals() -> tuple[type[Exception], ...]:
         errors.PolicyViolationError,
         errors.CorruptRecordException,
     )
+
+
+def _no_such_topic(topic: str) -> Exception:
+    from aiokafka import errors  # noqa: PLC0415 - loaded already
+
+    error: Exception = errors.UnknownTopicOrPartitionError(f"{topic} isn't there")
+    return error
 
 
 def _listener(router: Router) -> Any:

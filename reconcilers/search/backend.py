@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from reconcilers.contract import (
@@ -27,13 +28,15 @@ from reconcilers.contract import (
     Outcome,
     Result,
     Step,
+    StreamAnswer,
+    StreamRequest,
     TerminalError,
     TransientError,
     Unreachable,
     failed,
     unknown,
 )
-from reconcilers.search import samples, weighing
+from reconcilers.search import bulk_stream, samples, weighing
 from reconcilers.search import steps as todo
 from reconcilers.search.aliases import Aliases
 from reconcilers.search.copying import Copies
@@ -49,6 +52,7 @@ from reconcilers.search.snapshots import SNAPSHOT_POLICY, RemoveSnapshot, TakeSn
 from reconcilers.search.suggester_store import Suggesters
 from reconcilers.search.suggesters import SUGGESTER, PutSubfield
 from reconcilers.search.switching import Switches
+from reconcilers.search.synonym_sets import SynonymSets
 from reconcilers.search.wire import Wire, open_wire, outcome_of
 from schemas.search import Target
 
@@ -59,7 +63,9 @@ DESCRIBED: Final = {
     "flat_settings": True,
     "filter_path": "*.aliases,*.settings.index.number_of_*,*.settings.index*number_of_*",
 }
-MODULES: Final = {SYNONYMS: "mapper-extras", LIFECYCLE: "x-pack-ilm"}
+SYNONYMS_MODULE: Final = "mapper-extras"
+"""Without it the server answers for its synonyms API and refuses every set."""
+MODULES: Final = {LIFECYCLE: "x-pack-ilm"}
 """Modules without which the server refuses objects of a kind, also where it says that it could."""
 
 Found = Mapping[ExternalId, Any]
@@ -118,7 +124,8 @@ class ElasticsearchBackend:
         self._state: Any = None
         """Version of the cluster state when it was last asked for; that of the connection, so that no change slips through."""
         self.copies = Copies(wire)
-        self.indices = Indices(wire, self.copies)
+        self.synonyms = SynonymSets(wire)
+        self.indices = Indices(wire, self.copies, self.synonyms)
         self.switches = Switches(wire, self.copies)
         self.queries = QueryLog()
         self.documents = Documents(wire)
@@ -179,6 +186,7 @@ class ElasticsearchBackend:
             ALIAS: self.aliases.put,
             ROLE: self.security.put_role,
             USER: self.security.put_user,
+            **({SYNONYMS: self.synonyms.put} if self.synonyms.is_inline else {}),
         }
         return await table.get(step.external.setting_type, self.documents.put)(step, fence)
 
@@ -187,6 +195,7 @@ class ElasticsearchBackend:
             ALIAS: self.aliases.remove,
             ROLE: self.security.remove_role,
             USER: self.security.remove_user,
+            **({SYNONYMS: self.synonyms.remove} if self.synonyms.is_inline else {}),
         }
         return await table.get(step.external.setting_type, self.documents.remove)(step, fence)
 
@@ -207,8 +216,14 @@ class ElasticsearchBackend:
         self.modules = frozenset(set.intersection(*each)) if each else frozenset()
         login = await self.wire.call("GET", "/_security/_authenticate")
         self.secured = login.status == 200
+        self._settle_synonyms()
         self._incarnation = str(about.get("cluster_uuid", ""))
         self._state = await self._state_now()
+
+    def _settle_synonyms(self) -> None:
+        """By the server's own API, or inline: see `synonym_sets`."""
+        self.synonyms.is_inline = SYNONYMS_MODULE not in self.modules
+        self._observers[SYNONYMS] = self.synonyms.observe if self.synonyms.is_inline else self.documents.observe
 
     async def _state_now(self) -> Any:
         return await self.wire.ask("GET", "/_cluster/state/version", params={"filter_path": "version,state_uuid"})
@@ -269,6 +284,10 @@ class ElasticsearchBackend:
         """See `contract.Weighing`."""
         return await weighing.weigh(self.wire, steps)
 
+    def stream(self, request: StreamRequest) -> AbstractAsyncContextManager[StreamAnswer]:
+        """Documents are written as they arrive. See `contract.Streamed`."""
+        return bulk_stream.answered(self.wire, request)
+
     async def discover(self, setting_type: str, match: str) -> Sequence[Discovered]:
         """Indices by their alias, or by their name where they have none; documents by their name; suggesters by their index."""
         if self.unsupported(setting_type) is not None:
@@ -281,6 +300,8 @@ class ElasticsearchBackend:
             return suggesters(await self.indices.mapped(), match)
         if setting_type in (ROLE, USER):
             return discovered(setting_type, await self.security.listed(setting_type.partition(".")[2]), match)
+        if setting_type == SYNONYMS and self.synonyms.is_inline:
+            return discovered(setting_type, await self.synonyms.raw(), match)
         if setting_type in PLACES:
             return discovered(setting_type, await self.documents.listed(setting_type), match)
         return []

@@ -30,14 +30,15 @@ async def synonyms(wire: Wire, body: Mapping[str, Any], checks: Sequence[Synonym
     """The rules are given inline, so that they are tried before they are stored."""
     rules = [row["synonyms"] for row in body["synonyms_set"]]
     filters = ["lowercase", {"type": "synonym_graph", "synonyms": rules}]
-    for check in checks:
-        request = {"tokenizer": "standard", "filter": filters, "text": check.text}
+    asked = [(check.text, check.matches) for check in checks] or [("any", ())]  # the rules themselves must be sound too
+    for text, matches in asked:
+        request = {"tokenizer": "standard", "filter": filters, "text": text}
         try:
             answer = await wire.ask("POST", "/_analyze", request)
         except Refused as exc:
             return exc.message
         tokens = {token["token"] for token in answer["tokens"]}
-        missing = [one for one in check.matches if not set(one.lower().split()) <= tokens]
+        missing = [one for one in matches if not set(one.lower().split()) <= tokens]
         if missing:
-            return f"{check.text!r} doesn't match {', '.join(map(repr, missing))}: its tokens are {sorted(tokens)}"
+            return f"{text!r} doesn't match {', '.join(map(repr, missing))}: its tokens are {sorted(tokens)}"
     return ""

@@ -11,13 +11,22 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from reconcilers.contract import BackendError, Discovered, ExternalId, Fence, Outcome, TerminalError
+from reconcilers.contract import (
+    BackendError,
+    Discovered,
+    ExternalId,
+    Fence,
+    Outcome,
+    TerminalError,
+    TransientError,
+)
 from reconcilers.discovery import matches, setting_name
 from reconcilers.search import shadow
 from reconcilers.search.copying import Copies
-from reconcilers.search.definition import TIER, Body, Definition, differences, makeable
+from reconcilers.search.definition import TIER, Body, Definition, differences, digest_of, makeable
 from reconcilers.search.generations import (
     Generation,
     Mark,
@@ -31,6 +40,7 @@ from reconcilers.search.generations import (
 from reconcilers.search.migrating import unmarked
 from reconcilers.search.model import ObservedIndex, Verdict
 from reconcilers.search.steps import BackfillFields, ChangeIndex, CreateIndex, DropIndex, OpenIndex, ReopenIndex
+from reconcilers.search.synonym_sets import Sets, SynonymSets, sets_named
 from reconcilers.search.wire import Refused, Wire, done, path_of
 
 NAMES_AT_ONCE: Final = 60
@@ -39,11 +49,22 @@ AT_ONCE: Final = 8
 REMEMBERED: Final = 2_000
 
 
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What indices refer to, as it is now."""
+
+    pipelines: frozenset[str] | None
+    """Their names; None when nobody names one."""
+    synonyms: Sets
+    """Sets that are given to indices inline."""
+
+
 class Indices:
     """The indices of one cluster."""
 
-    def __init__(self, wire: Wire, copies: Copies) -> None:
+    def __init__(self, wire: Wire, copies: Copies, synonyms: SynonymSets) -> None:
         self._wire = wire
+        self._synonyms = synonyms
         self._copies = copies
         self._canonical: dict[str, Body | TerminalError] = {}
         self._verdicts: dict[str, Verdict] = {}
@@ -52,9 +73,9 @@ class Indices:
     async def observe(self, wanted: Mapping[ExternalId, Definition | None]) -> dict[ExternalId, Any]:
         """All generations of all aliases that are asked for."""
         described = await self.described([external.name for external in wanted])
-        pipelines = await self._pipelines(wanted)
+        around = Around(await self._pipelines(wanted), await self._synonyms.sets_for(list(wanted.values())))
         looks = [
-            self._look(external, desired, described.get(external.name, ()), pipelines)
+            self._look(external, desired, described.get(external.name, ()), around)
             for external, desired in wanted.items()
         ]
         found = await asyncio.gather(*looks)
@@ -104,18 +125,19 @@ class Indices:
         external: ExternalId,
         desired: Definition | None,
         generations: tuple[Generation, ...],
-        pipelines: frozenset[str] | None,
+        around: Around,
     ) -> ObservedIndex | BackendError | None:
         holds = serving(external.name, generations)
         if desired is None:
             return ObservedIndex(holds, generations) if generations else None
         async with self._gate:
             try:
-                wanted = await self.canonical(desired)
+                wanted = await self.canonical(desired, around.synonyms)
                 if not generations:
                     return None
-                return await self._compared(desired, wanted, ObservedIndex(holds, generations, wanted), pipelines)
-            except TerminalError as exc:
+                seen = ObservedIndex(holds, generations, wanted)
+                return await self._compared(desired, wanted, seen, around.pipelines)
+            except (TerminalError, TransientError) as exc:
                 return exc
 
     async def _compared(
@@ -125,7 +147,7 @@ class Indices:
         verdict = copy = feed = None
         well = True
         if holds is not None and differences(wanted, holds.settings, holds.mappings, holds.aliases):
-            verdict = await self._verdict(desired, wanted, holds)
+            verdict = await self._verdict(wanted, holds)
         if building is not None:
             feed = self._copies.feed(building)
             if building.mark.phase == "copying":
@@ -135,12 +157,14 @@ class Indices:
         missing = _missing(desired, pipelines)
         return ObservedIndex(holds, seen.generations, wanted, verdict, copy, feed, well, missing)
 
-    async def canonical(self, desired: Definition) -> Body:
+    async def canonical(self, desired: Definition, synonyms: Sets) -> Body:
         """The declaration in the server's words. Raises `TerminalError` InvalidDefinition."""
-        key = f"{desired.digest} {json.dumps(dict(desired.body.aliases), sort_keys=True)}"
+        body = self._synonyms.resolved(desired.body, synonyms)
+        digest = desired.digest if body is desired.body else digest_of(body)
+        key = f"{digest} {json.dumps(dict(desired.body.aliases), sort_keys=True)}"
         known = self._canonical.get(key)
         if known is None:
-            known = await self._simulated(desired.body)
+            known = await self._simulated(body)
             _bounded(self._canonical)
             self._canonical[key] = known
         if isinstance(known, TerminalError):
@@ -155,8 +179,8 @@ class Indices:
                 raise
             return exc
 
-    async def _verdict(self, desired: Definition, wanted: Body, held: Generation) -> Verdict:
-        text = json.dumps([desired.digest, held.name, dict(held.settings), dict(held.mappings)], sort_keys=True)
+    async def _verdict(self, wanted: Body, held: Generation) -> Verdict:
+        text = json.dumps([digest_of(wanted), held.name, dict(held.settings), dict(held.mappings)], sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()
         known = self._verdicts.get(key)
         if known is None:
@@ -203,10 +227,10 @@ class Indices:
     async def create(self, step: CreateIndex, fence: Fence) -> Outcome:
         """The first generation with its aliases, at once."""
         meta = marked(step.body.mappings.get("_meta"), Mark("serving", step.digest))
+        sets = await self._synonyms.listed() if self._synonyms.is_inline and sets_named(step.body) else {}
+        settings = self._synonyms.resolved(step.body, sets).settings
         body = shadow.template_of(
-            Body(
-                step.body.settings, {**step.body.mappings, "_meta": meta}, {**step.body.aliases, step.external.name: {}}
-            )
+            Body(settings, {**step.body.mappings, "_meta": meta}, {**step.body.aliases, step.external.name: {}})
         )
         await self._wire.send(fence, "PUT", path_of(step.index), body)
         return done(index=step.index)

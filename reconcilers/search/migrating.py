@@ -4,7 +4,7 @@
     one is made for another declaration         → DropGeneration
     held, the alias still at the old one        → ReleaseHold
     copying   no task, or a lost one            → StartCopy            (what is there already is skipped)
-              running                           → wait; RecordProgress at every tenth
+              running                           → RecordProgress at every tenth; ListDocuments meanwhile; wait
               failed                            → MarkGeneration refused
               done                              → MarkGeneration feeding
     feeding   not all listed                    → ListDocuments
@@ -37,7 +37,7 @@ from reconcilers.search.generations import (
     Mark,
     generation_name,
 )
-from reconcilers.search.model import Copy, Feed, ObservedIndex
+from reconcilers.search.model import Feed, ObservedIndex
 from reconcilers.search.steps import (
     CompareDocuments,
     CreateGeneration,
@@ -140,7 +140,7 @@ def plan(
             )
             return Plan(blocked=TerminalError(message, reason="MigrationRefused"), differences=differing)
         case "copying":
-            return _copying(external, observed.copy, building, differing)
+            return _copying(external, observed, building, differing)
         case _:
             return _feeding(external, goal, observed, building, differing)
 
@@ -181,8 +181,10 @@ def unmovable(serving: Generation) -> TerminalError | None:
     return None
 
 
-def _copying(external: ExternalId, copy: Copy | None, building: Generation, found: tuple[Difference, ...]) -> Plan:
-    source, mark = building.mark.source, building.mark
+def _copying(
+    external: ExternalId, observed: ObservedIndex, building: Generation, found: tuple[Difference, ...]
+) -> Plan:
+    copy, source, mark = observed.copy, building.mark.source, building.mark
     if copy is None or copy.state == "lost":
         return Plan((StartCopy(external, source, building.name, mark.task, mark.requests_per_second),), found)
     if copy.state == "failed":
@@ -191,6 +193,9 @@ def _copying(external: ExternalId, copy: Copy | None, building: Generation, foun
         return Plan((MarkGeneration(external, source, building.name, "feeding"),), found)
     if copy.percent > mark.percent:
         return Plan((RecordProgress(external, source, building.name, copy.percent),), found)
+    feed = observed.feed or Feed()
+    if not feed.is_listed:
+        return Plan((ListDocuments(external, source, building.name, feed.listed),), found)
     waiting = f"{building.name}: {copy.copied} of {copy.total} documents copied"
     return Plan((), found, None, LOOK_S, waiting)
 

@@ -114,7 +114,7 @@ async def bulk(ctx: OperationContext, request: Bulk) -> dict[str, Any]:
         answer = understood(
             await backend.wire.call("POST", path_of(alias, "_bulk"), part, params=params, timeout_s=BULK_S)
         )
-        items += [_item(row) for row in answer["items"]]
+        items += [item_of(row) for row in answer["items"]]
     failed = sum("error" in item for item in items)
     took_ms = round((time.perf_counter() - started) * 1e3, 1)
     return {"took_ms": took_ms, "written": len(items) - failed, "failed": failed, "items": items}
@@ -132,11 +132,7 @@ def rows_of(request: Bulk, alias: str) -> Iterator[tuple[dict[str, Any], Any]]:
         if not line.strip():
             continue
         action = _parsed(number, line)
-        name = next(iter(action), "")
-        if name not in ("index", "create", "update", "delete") or not isinstance(action[name], dict):
-            raise TerminalError(f"line {number}: not an action of the bulk API", reason="InvalidBulk")
-        if action[name].get("_index", alias) != alias:
-            raise TerminalError(f"line {number}: writes to another index than {alias}", reason="InvalidBulk")
+        name = _checked(number, action, alias)
         if name == "delete":
             yield action, None
             continue
@@ -144,6 +140,20 @@ def rows_of(request: Bulk, alias: str) -> Iterator[tuple[dict[str, Any], Any]]:
         if following is None:
             raise TerminalError(f"line {number}: its document is missing", reason="InvalidBulk")
         yield action, _parsed(*following)
+
+
+def action_of(number: int, line: str, alias: str) -> str:
+    """What a line of actions says to do. Raises `TerminalError` InvalidBulk with the line."""
+    return _checked(number, _parsed(number, line), alias)
+
+
+def _checked(number: int, action: Mapping[str, Any], alias: str) -> str:
+    name = next(iter(action), "")
+    if name not in ("index", "create", "update", "delete") or not isinstance(action[name], dict):
+        raise TerminalError(f"line {number}: not an action of the bulk API", reason="InvalidBulk")
+    if action[name].get("_index", alias) != alias:
+        raise TerminalError(f"line {number}: writes to another index than {alias}", reason="InvalidBulk")
+    return name
 
 
 def _parsed(number: int, line: str) -> dict[str, Any]:
@@ -171,7 +181,8 @@ def parts(rows: Iterator[tuple[dict[str, Any], Any]]) -> Iterator[bytes]:
         yield b"".join(held)
 
 
-def _item(row: Mapping[str, Any]) -> dict[str, Any]:
+def item_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What became of one item: `{action, id, status, result | error}`."""
     action, result = next(iter(row.items()))
     told = {"action": action, "id": result.get("_id"), "status": result["status"]}
     if "error" in result:

@@ -46,6 +46,7 @@ SERVICE = Service(
     operations=OPERATIONS,
     analyse=analyse,
     formats=(ELASTICSEARCH,),
+    streams="documents",
     observe_timeout_s=30.0,
     effect_timeout_s=90.0,
     batch=16,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
@@ -141,6 +142,7 @@ async def open_wire(connection: Connection) -> Wire:
     """Connections to the nodes of a target; nothing is sent yet. Raises `SecretNotFound`."""
     import elastic_transport  # noqa: PLC0415 - loaded with the first target
 
+    logging.getLogger("elastic_transport").setLevel(logging.CRITICAL)  # what fails is said by whoever asked
     target: Target = connection.value
     tls: dict[str, Any] = {"verify_certs": target.verify, "ca_certs": target.ca_file, "ssl_show_warn": False}
     nodes = [

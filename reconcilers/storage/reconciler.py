@@ -20,5 +20,6 @@ SERVICE = Service(
     formats=FORMATS,
     analyse=analyse,
     streams="objects",
+    streams_confined=True,
     batch=250,
 )

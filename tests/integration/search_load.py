@@ -33,6 +33,11 @@ class Load:
     requests: int = 0
     conflicts: int = 0
     longest_s: float = 0.0
+    outages: list[list[float]] = field(default_factory=list)
+    """When the server was known to be down, [from, to]: what fails then is explained, and its outcome is open."""
+    explained: int = 0
+    doubtful: dict[str, set[int | None]] = field(default_factory=dict)
+    """Document → what it may be, since a write of it got no answer. None: gone."""
 
     async def request(self, method: str, path: str, body: Any = None, *, absent: bool = False) -> dict[str, Any]:
         started = time.monotonic()
@@ -43,15 +48,21 @@ class Load:
             async with self.session.request(method, url, data=data, headers={"content-type": kind}) as answer:
                 content: dict[str, Any] = await answer.json()
                 if answer.status >= 400 and not (absent and answer.status == 404):
-                    self.failures.append(f"{method} {path}: {answer.status} {str(content)[:700]}")
-                if content.get("errors"):
-                    self.failures.append(f"{method} {path}: {str(content)[:700]}")
+                    content = self._failed(started, f"{method} {path}: {answer.status} {str(content)[:700]}")
+                elif content.get("errors"):
+                    content = self._failed(started, f"{method} {path}: {str(content)[:700]}")
         except (aiohttp.ClientError, TimeoutError) as exc:
-            self.failures.append(f"{method} {path}: {exc!r}")
-            content = {}
+            content = self._failed(started, f"{method} {path}: {exc!r}")
         self.requests += 1
         self.longest_s = max(self.longest_s, time.monotonic() - started)
         return content
+
+    def _failed(self, started: float, what: str) -> dict[str, Any]:
+        if any(started <= end for _, end in self.outages):
+            self.explained += 1
+        else:
+            self.failures.append(what)
+        return {"failed": True}
 
     async def write(self, number: int, stop: asyncio.Event) -> None:
         """Index, update, delete and bulk in turn."""
@@ -63,42 +74,59 @@ class Load:
             one = rng.choice(ids[:UPDATED] if turn % 4 == 1 else ids[UPDATED:])
             match turn % 4:
                 case 0:
-                    await self.request("PUT", f"/_doc/{one}", {"n": turn, "title": f"turn {turn}"})
-                    self.known(one, turn)
+                    answer = await self.request("PUT", f"/_doc/{one}", {"n": turn, "title": f"turn {turn}"})
+                    self.known(one, turn, answer)
                 case 1:
                     if one in self.expected:
-                        await self.update(one, turn)
+                        answer = await self.update(one, turn)
                     else:
-                        await self.request("PUT", f"/_doc/{one}", {"n": turn, "title": f"turn {turn}"})
-                    self.known(one, turn)
+                        answer = await self.request("PUT", f"/_doc/{one}", {"n": turn, "title": f"turn {turn}"})
+                    self.known(one, turn, answer)
                 case 2:
-                    await self.request("DELETE", f"/_doc/{one}", absent=True)
-                    self.expected.pop(one, None)
-                    self.deleted.add(one)
+                    self.known(one, None, await self.request("DELETE", f"/_doc/{one}", absent=True))
                 case _:
                     part = rng.sample(ids[UPDATED:], 3)
                     rows = [row for id_ in part for row in ({"index": {"_id": id_}}, {"n": turn, "title": "bulk"})]
-                    await self.request("POST", "/_bulk", b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+                    body = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+                    answer = await self.request("POST", "/_bulk", body)
                     for id_ in part:
-                        self.known(id_, turn)
+                        self.known(id_, turn, answer)
             await asyncio.sleep(PAUSE_S)
 
-    async def update(self, id_: str, value: int) -> None:
+    async def update(self, id_: str, value: int) -> dict[str, Any]:
         """Repeated when it conflicts, as clients of `_update` do anyway: it reads the old generation and writes to the new
         one when the alias moves in between, which the server refuses."""
         path = f"/_update/{id_}?retry_on_conflict=5"
         for _ in range(50):
             before = len(self.failures)
-            await self.request("POST", path, {"doc": {"n": value}})
+            answer = await self.request("POST", path, {"doc": {"n": value}})
             if len(self.failures) == before or ": 409 " not in self.failures[-1]:
-                return
+                break
             self.failures.pop()
             self.conflicts += 1
             await asyncio.sleep(10 * PAUSE_S)
+        return answer
 
-    def known(self, id_: str, value: int) -> None:
-        self.expected[id_] = value
-        self.deleted.discard(id_)
+    def known(self, id_: str, value: int | None, answer: dict[str, Any]) -> None:
+        """What a document is from now on; what it may be, when nobody knows whether the write happened."""
+        if "failed" in answer:
+            self.doubtful.setdefault(id_, {self.expected.get(id_)}).add(value)
+            return
+        self.doubtful.pop(id_, None)
+        if value is None:
+            self.expected.pop(id_, None)
+            self.deleted.add(id_)
+        else:
+            self.expected[id_] = value
+            self.deleted.discard(id_)
+
+    @asynccontextmanager
+    async def outage(self) -> AsyncIterator[None]:
+        """The server is down inside."""
+        span = [time.monotonic(), float("inf")]
+        self.outages.append(span)
+        yield
+        span[1] = time.monotonic()
 
     async def search(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -120,10 +148,12 @@ class Load:
             if len(hits) < 5_000:
                 break
             after = hits[-1]["sort"]
+        sure = {id_: n for id_, n in self.expected.items() if id_ not in self.doubtful}
+        stale = [id_ for id_, n in sure.items() if found.get(id_, n) != n]
         return {
-            "lost": [id_ for id_ in self.expected if id_ not in found],
-            "stale": [id_ for id_, n in self.expected.items() if found.get(id_, n) != n],
-            "resurrected": [id_ for id_ in found if id_ not in self.expected],
+            "lost": [id_ for id_ in sure if id_ not in found],
+            "stale": stale + [id_ for id_, ns in self.doubtful.items() if found.get(id_) not in ns],
+            "resurrected": [id_ for id_ in found if id_ not in sure and id_ not in self.doubtful],
         }
 
 

@@ -30,6 +30,7 @@ SHORT_S = 0.01
 """Waits that are asked for are cut to this."""
 
 ANSWERED = [route for route in ROUTES if route.handler is not follow]
+schemathesis.serializer.alias("application/x-ndjson", "text/plain")
 MODES = st.sampled_from([GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 
 

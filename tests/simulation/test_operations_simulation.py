@@ -24,7 +24,10 @@ Run = Callable[[Any, Any], Awaitable[dict[str, Any]]]
 
 async def started(seed: int, run: Run) -> tuple[World, Operations]:
     world = World(seed)
-    world.operations = tuple(Operation(name, Request, lambda context, request: "main", run) for name in ("do", "other"))
+    effects = {"do": True, "other": True, "read": False}
+    world.operations = tuple(
+        Operation(name, Request, lambda context, request: "main", run, effect) for name, effect in effects.items()
+    )
     await world.start()
     await world.declare_target()
     await world.declare("a", 1)
@@ -74,6 +77,24 @@ def test_the_answer_to_one_operation_is_not_given_to_another():
         with pytest.raises(Refused) as refused:
             await operations.run("default", "mesh.other", {}, actor="else", request_id="r")
         assert refused.value.reason is Reason.CONFLICT
+        await world.stop()
+
+    simulate(scenario)
+
+
+def test_what_only_reads_is_read_again_and_its_answers_are_not_held():
+    async def scenario():
+        ran = []
+
+        async def run(context: Any, request: Any) -> dict[str, Any]:
+            ran.append(1)
+            return {"times": len(ran)}
+
+        world, operations = await started(77, run)
+        for times in (1, 2):
+            answer = await operations.run("default", "mesh.read", {}, actor="user", request_id="r")
+            assert answer["result"] == {"times": times}
+        assert (await ask(operations, "s"))["result"] == (await ask(operations, "s"))["result"] == {"times": 3}
         await world.stop()
 
     simulate(scenario)

@@ -27,8 +27,8 @@ def service_of(content: dict[str, Any]) -> str:
     return str(content["type"]).partition(".")[0]
 
 
-NOT_ON_THE_STACK = {"search.synonyms", "search.lifecycle"}
-"""The stack's Elasticsearch lacks their modules."""
+NOT_ON_THE_STACK = {"search.lifecycle"}
+"""The stack's Elasticsearch lacks its module."""
 SERVICES = sorted({service_of(content) for content in DECLARATIONS})
 
 

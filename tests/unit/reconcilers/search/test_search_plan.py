@@ -63,6 +63,7 @@ def next_of(observed: ObservedIndex, desired: Any = None, now: float = 0.0) -> l
         (seen(G1, building("copying")), "StartCopy"),
         (seen(G1, building("copying", task="t"), copy=Copy("lost")), "StartCopy"),
         (seen(G1, building("copying", task="t"), copy=Copy("running", 35, 100)), "RecordProgress"),
+        (seen(G1, building("copying", task="t", percent=30), copy=Copy("running", 35, 100)), "ListDocuments"),
         (seen(G1, building("copying", task="t"), copy=Copy("failed", message="no")), "MarkGeneration"),
         (seen(G1, building("copying", task="t"), copy=Copy("done")), "MarkGeneration"),
         (seen(G1, building("feeding")), "ListDocuments"),
