@@ -175,7 +175,7 @@ class Daemon:
             queries=store,
             control=controller,
             operations=operations,
-            streams=Streams(self.catalogue.services, controller),
+            streams=Streams(self.catalogue, controller),
             kinds=self.catalogue.value_models(),
             services=SERVICES,
             metrics=self.metrics,

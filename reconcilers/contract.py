@@ -405,6 +405,12 @@ class OperationContext(Protocol):
     async def backend(self, target: str) -> Any:
         """The open backend of a target of the same service; raises `Unreachable`."""
 
+    def prefix(self, target: str) -> str:
+        """What names of objects on a target begin with: nothing on one's own. Raises `TerminalError` NotShared."""
+
+    def allowed(self, target: str, external: ExternalId) -> frozenset[str] | None:
+        """The irreversible steps that the declaration of an object permits, whoever's it is. None: it isn't declared."""
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -419,7 +425,8 @@ class Operation:
     effect: bool = True
     """False for operations that only read: they leave no events."""
     confined: bool = False
-    """It reaches no further than the setting that it is about is confined to: it may run on a target of another tenant."""
+    """It reaches no further than the setting that it is about is confined to, or `OperationContext.prefix` says: it may run on
+    a target of another tenant."""
     announce: Callable[[Any], dict[str, Any]] = lambda request: request.model_dump(mode="json", exclude_none=True)
     """The request as it stands in the events' details; must not hold a secret."""
     record: Callable[[dict[str, Any]], dict[str, Any]] = lambda result: result
@@ -521,6 +528,8 @@ class Service:
     """(target's value) → where it is, in one spelling: targets of equal places are one backend, whoever declares them."""
     streams: str | None = None
     """What its backends stream, as it stands in paths (`objects`): they are `Streamed`. None: nothing."""
+    streams_confined: bool = False
+    """A stream reaches no further than what its path begins with: it may be of a target of another tenant."""
     sweep_s: float = 60.0
     sample_s: float = 15.0
     observe_timeout_s: float = 10.0

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from schemas.names import Name
+from schemas.names import Name, TargetName
 from schemas.secret import SecretRef
 
 
@@ -25,6 +25,10 @@ class Value(BaseModel):
 
 
 # --- targets -----------------------------------------------------------------------------------------------------------
+
+
+_PORTS: Final = {"http": 80, "https": 443}
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def _endpoint(url: str) -> str:
@@ -63,6 +67,13 @@ class Target(Value):
     secret_key: SecretRef
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] = "us-east-1"
     tls: Tls | None = None
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Host and port, in one spelling."""
+        split = urlsplit(self.endpoint)
+        host = split.hostname or ""
+        return "localhost" if host in _LOOPBACK else host, split.port or _PORTS[split.scheme]
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -191,6 +202,33 @@ class Notification(Value):
     suffix: Prefix = ""
 
 
+class Destination(Value):
+    """Where objects are copied to: a bucket with versioning, of another server."""
+
+    endpoint: Annotated[str, AfterValidator(_endpoint)]
+    """As the server itself reaches it."""
+    bucket: BucketName
+    access_key: SecretRef
+    secret_key: SecretRef
+
+
+class Replication(Value):
+    """Copy new versions to another server's bucket. Owned by its id: rules of others in the same bucket stay."""
+
+    id: PartId
+    to: Destination
+    enabled: bool = True
+    priority: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    """Of two rules for one object the higher one counts."""
+    prefix: Prefix = ""
+    delete_markers: bool = True
+    """An object that is removed there, too."""
+    deletes: bool = False
+    """A version that is removed there, too."""
+    existing_objects: bool = False
+    """What was there before the rule, too."""
+
+
 class OwnAccess(Value):
     """A bucket policy of one's own."""
 
@@ -203,7 +241,7 @@ Access = Literal["private", "public-read", "public-read-write"] | OwnAccess
 class Bucket(Value):
     """A bucket. Only what is given is owned."""
 
-    target: Name
+    target: TargetName
     bucket: BucketName | None = None
     """None: the name of the setting."""
     versioning: Literal["enabled", "suspended", "off"] | None = None
@@ -223,6 +261,7 @@ class Bucket(Value):
     access: Access | None = None
     """What anybody may do without logging in."""
     notifications: Annotated[tuple[Notification, ...], Field(max_length=100)] | None = None
+    replication: Annotated[tuple[Replication, ...], Field(max_length=100)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -245,7 +284,21 @@ class Bucket(Value):
             raise ValueError(msg)
         _unique("lifecycle rules", [rule.id for rule in self.lifecycle or ()])
         _unique("notifications", [one.id for one in self.notifications or ()])
+        self._replicates()
         return self
+
+    def _replicates(self) -> None:
+        rules = self.replication or ()
+        if rules and self.versioning != "enabled" and not self.object_lock:
+            msg = "replication needs versioning: enabled"
+            raise ValueError(msg)
+        _unique("replication rules", [rule.id for rule in rules])
+        if len({rule.priority for rule in rules}) != len(rules):
+            msg = "replication rules need priorities of their own"
+            raise ValueError(msg)
+        if len({rule.to for rule in rules}) != len({rule.to.endpoint for rule in rules}):
+            msg = "a bucket is copied to one bucket of an endpoint, by one login"
+            raise ValueError(msg)
 
 
 # --- who may do what ---------------------------------------------------------------------------------------------------
@@ -275,7 +328,7 @@ Document = Annotated[dict[str, Any], AfterValidator(_document)]
 class Policy(Value):
     """A policy of the server, for users, groups and access keys."""
 
-    target: Name
+    target: TargetName
     policy: PolicyName | None = None
     """None: the name of the setting."""
     document: Document
@@ -284,7 +337,7 @@ class Policy(Value):
 class User(Value):
     """Somebody who may log in. `policies` and `groups` are owned as a whole when they are given."""
 
-    target: Name
+    target: TargetName
     access_key: AccessKeyName | None = None
     """None: the name of the setting."""
     secret_key: SecretRef
@@ -297,7 +350,7 @@ class User(Value):
 class Group(Value):
     """Users with policies in common. `members` and `policies` are owned as a whole when they are given."""
 
-    target: Name
+    target: TargetName
     group: GroupName | None = None
     """None: the name of the setting."""
     enabled: bool = True
@@ -308,7 +361,7 @@ class Group(Value):
 class AccessKey(Value):
     """A key by which a program logs in as a user, with no more rights than the user has."""
 
-    target: Name
+    target: TargetName
     user: AccessKeyName
     access_key: AccessKeyName | None = None
     """None: the name of the setting."""
@@ -377,7 +430,7 @@ Key = Annotated[str, Field(min_length=1, max_length=1024)]
 class OfBucket(Value):
     """What every operation on a bucket says."""
 
-    target: Name
+    target: TargetName
     bucket: BucketName
 
 

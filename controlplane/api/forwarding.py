@@ -11,12 +11,14 @@ refused with 503 and Retry-After. Its id stays the same, so that a repetition ge
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 import aiohttp
 import structlog
 from aiohttp import web
+from yarl import URL
 
 from controlplane.api.bodies import BODY
 from controlplane.domain.errors import Elsewhere
@@ -31,6 +33,10 @@ ANSWER_S: Final = 70.0
 """A little longer than the longest operation."""
 _HANDED_ON: Final = ("Authorization", "Content-Type", "Accept", "X-Actor", "If-Match", "If-None-Match")
 _HANDED_BACK: Final = ("Content-Type", "Retry-After", "ETag", "X-Correlation-Id", "WWW-Authenticate")
+_OF_THE_HOP: Final = frozenset(
+    {"connection", "expect", "host", "keep-alive", "server", "te", "transfer-encoding", "upgrade"}
+)
+READ_BYTES: Final = 256 * 1024
 
 Owner = Callable[[int], Awaitable[str | None]]
 """Shard → where its owner is reached; None while nobody knows."""
@@ -59,6 +65,31 @@ class Forwarding:
         except (aiohttp.ClientConnectionError, TimeoutError) as exc:
             _log.warning("owner not reached", shard=elsewhere.shard, error=repr(exc))
             raise elsewhere from exc
+
+    async def stream(self, request: web.Request, request_id: str, elsewhere: Elsewhere) -> web.StreamResponse:
+        """The same of contents, passed on as they come, either way. Raises `Elsewhere` when the owner can't be asked."""
+        address = await self._address(request, elsewhere.shard)
+        if address is None:
+            raise elsewhere
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in _OF_THE_HOP}
+        headers |= {"Idempotency-Key": request_id, HOPS: str(_hops(request) + 1)}
+        options: dict[str, Any] = {
+            "data": _arriving(request) if request.body_exists else None,
+            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=ANSWER_S),
+            "skip_auto_headers": ("Accept-Encoding", "Content-Type"),
+            "auto_decompress": False,
+            "read_bufsize": READ_BYTES,
+        }
+        url = URL(address + request.raw_path, encoded=True)
+        try:
+            answer = await self._opened().request(
+                request.method, url, headers=headers, allow_redirects=False, **options
+            )
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            _log.warning("owner not reached", shard=elsewhere.shard, error=repr(exc))
+            raise elsewhere from exc
+        async with answer:
+            return await _passed_on(answer, request)
 
     async def plans(
         self, request: web.Request, request_id: str, wanted: Mapping[int, Iterable[str]], path: str
@@ -102,14 +133,17 @@ class Forwarding:
             return document
 
     def _asking(self, request: web.Request, request_id: str, url: str, method: str) -> Any:
+        headers = {name: request.headers[name] for name in _HANDED_ON if name in request.headers}
+        headers |= {"Idempotency-Key": request_id, HOPS: str(_hops(request) + 1)}
+        return _Asking(self._opened(), request, method, url, headers)
+
+    def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=CONNECT_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
-        headers = {name: request.headers[name] for name in _HANDED_ON if name in request.headers}
-        headers |= {"Idempotency-Key": request_id, HOPS: str(_hops(request) + 1)}
-        return _Asking(self._session, request, method, url, headers)
+        return self._session
 
 
 class _Asking:
@@ -135,6 +169,29 @@ class _Asking:
     async def __aexit__(self, *_: object) -> None:
         if self._answer is not None:
             self._answer.release()
+
+
+async def _arriving(request: web.Request) -> AsyncIterator[bytes]:
+    """The body as it comes; a sender that leaves or stops ends it with an error."""
+    while True:
+        async with asyncio.timeout(ANSWER_S):
+            chunk = await request.content.readany()
+        if not chunk:
+            return
+        yield chunk
+
+
+async def _passed_on(answer: aiohttp.ClientResponse, request: web.Request) -> web.StreamResponse:
+    """What breaks off there breaks off here."""
+    headers = {name: value for name, value in answer.headers.items() if name.lower() not in _OF_THE_HOP}
+    response = web.StreamResponse(status=answer.status, headers=headers)
+    await response.prepare(request)
+    if request.method != "HEAD":
+        while chunk := await answer.content.readany():
+            async with asyncio.timeout(ANSWER_S):
+                await response.write(chunk)
+    await response.write_eof()
+    return response
 
 
 def _hops(request: web.Request) -> int:

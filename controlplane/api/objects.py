@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from aiohttp import web
 
 from controlplane.api import admission, parameters
 from controlplane.api.call import CORRELATION, Call
-from controlplane.domain.errors import Reason, Refused
+from controlplane.domain.errors import Elsewhere, Reason, Refused
 from reconcilers.contract import StreamAnswer, StreamRequest
 
 IDLE_S: Final = 60.0
@@ -28,8 +28,7 @@ HARMLESS: Final = {
 
 async def read(call: Call[parameters.Object]) -> web.StreamResponse:
     """Send what is there; `Range` and `If-None-Match` mean what they always mean."""
-    with admission.hold_stream(call):
-        return await _read(call)
+    return await _served(call, _read)
 
 
 async def _read(call: Call[parameters.Object]) -> web.StreamResponse:
@@ -54,16 +53,18 @@ async def _sent(call: Call[Any], answer: StreamAnswer) -> web.StreamResponse:
 
 async def exchange(call: Call[parameters.Documents]) -> web.StreamResponse:
     """Answer while the body still arrives. What fails once the answer has begun is for its last line to say."""
-    with admission.hold_stream(call):
-        body = _arriving(call.request)
-        async with _opened(call, "documents", body, options=call.query.model_dump(exclude_none=True)) as answer:
-            return await _sent(call, answer)
+    return await _served(call, _exchanged)
+
+
+async def _exchanged(call: Call[parameters.Documents]) -> web.StreamResponse:
+    body = _arriving(call.request)
+    async with _opened(call, "documents", body, options=call.query.model_dump(exclude_none=True)) as answer:
+        return await _sent(call, answer)
 
 
 async def write(call: Call[parameters.Object]) -> web.StreamResponse:
     """Store the body. What doesn't arrive whole isn't stored at all."""
-    with admission.hold_stream(call):
-        return await _written(call)
+    return await _served(call, _written)
 
 
 async def _written(call: Call[parameters.Object]) -> web.StreamResponse:
@@ -73,8 +74,21 @@ async def _written(call: Call[parameters.Object]) -> web.StreamResponse:
 
 async def remove(call: Call[parameters.Object]) -> web.StreamResponse:
     """Remove it, or one version of it."""
+    return await _served(call, _removed)
+
+
+async def _removed(call: Call[parameters.Object]) -> web.StreamResponse:
     async with _open(call) as answer:
         return web.Response(status=answer.status, headers=answer.headers)
+
+
+async def _served(call: Call[Any], serve: Callable[[Call[Any]], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+    """By this replica, or by the one that drives the target."""
+    with admission.hold_stream(call):
+        try:
+            return await serve(call)
+        except Elsewhere as elsewhere:
+            return await call.parts.forwarding.stream(call.request, call.request_id, elsewhere)
 
 
 def _open(

@@ -122,6 +122,10 @@ class Catalogue:
         key, target = resolved.key, resolved.target.key
         return trespasses(key, target, resolved.external, kind=resolved.kind, value=resolved.value, shares=self.shares)
 
+    def prefix(self, tenant: str, target: TargetId) -> str | None:
+        """What names of a tenant's objects on a target begin with: nothing on its own. None: it isn't shared with it."""
+        return "" if target.tenant == tenant else self.shares.prefix(tenant, target.key)
+
     def foreseen_trespasses(self, key: Key, body: Mapping[str, Any]) -> Sequence[Trespass]:
         """The same for what isn't stored yet."""
         entry = Entry(

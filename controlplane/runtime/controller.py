@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ from controlplane.runtime.statuses import StatusView
 from controlplane.runtime.supervisor import Supervisor
 from controlplane.runtime.target import TargetLoop
 from controlplane.telemetry.metrics import Metrics
+from reconcilers.contract import ExternalId
 
 _log = structlog.get_logger()
 
@@ -163,6 +164,10 @@ class Controller:
         """The same of a setting; None also when there is no such setting."""
         target = self._desired.target_of(key)
         return None if target is None else self.elsewhere(target)
+
+    def policy_of(self, target: TargetId, external: ExternalId) -> Mapping[str, Any] | None:
+        """The policy of whoever declares an object; None when nobody does."""
+        return self._desired.policy_of(target, external)
 
     def report(self) -> dict[str, Any]:
         """For `/v1/status`."""

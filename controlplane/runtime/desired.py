@@ -10,8 +10,9 @@ lead, and the older setting owns the object.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from typing import Any
 
 from controlplane.domain.claims import Claims
 from controlplane.domain.dependencies import Graph
@@ -160,6 +161,12 @@ class DesiredState:
     def dependents(self, key: str) -> AbstractSet[str]:
         """The keys that stand on it. A live view."""
         return self._graph.dependents(key)
+
+    def policy_of(self, target: TargetId, external: ExternalId) -> Mapping[str, Any] | None:
+        """The policy of the setting that has the object; None when none has."""
+        owner = self._claims.owner((self._place(target), external))
+        entry = None if owner is None else self._state.entries.get(owner)
+        return None if entry is None else entry.body.get("policy", {})
 
     def contested(self, key: str) -> bool:
         """True when another key has the external object that this one claims."""

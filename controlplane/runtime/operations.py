@@ -22,7 +22,7 @@ from controlplane.runtime.catalogue import Catalogue, Resolved, place
 from controlplane.runtime.controller import Controller
 from controlplane.runtime.shards import Shard, ShardLost
 from controlplane.telemetry.metrics import Metrics
-from reconcilers.contract import BackendError, Operation, SecretNotFound, TerminalError, Unreachable
+from reconcilers.contract import BackendError, ExternalId, Operation, SecretNotFound, TerminalError, Unreachable
 from schemas.event import EventStatus, EventType
 from schemas.names import Key, event_id
 
@@ -64,9 +64,7 @@ class _Context:
 
     async def backend(self, target: str) -> Any:
         where = place(self.tenant, self._service, target)
-        if where.tenant != self.tenant and self._catalogue.shares.prefix(self.tenant, where.key) is None:
-            msg = f"{target} is not shared with tenant {self.tenant}"
-            raise TerminalError(msg, reason="NotShared")
+        self.prefix(target)
         if where.tenant != self.tenant and not self._confined:
             msg = f"it can't be confined to a prefix, so it needs a target that {self.tenant} has for itself, not {target}"
             raise TerminalError(msg, reason="NotShared")
@@ -76,6 +74,17 @@ class _Context:
             msg = f"{self._service}.target/{target} is not connected{why}"
             raise Unreachable(msg)
         return loop.backend
+
+    def prefix(self, target: str) -> str:
+        found = self._catalogue.prefix(self.tenant, place(self.tenant, self._service, target))
+        if found is None:
+            msg = f"{target} is not shared with tenant {self.tenant}"
+            raise TerminalError(msg, reason="NotShared")
+        return found
+
+    def allowed(self, target: str, external: ExternalId) -> frozenset[str] | None:
+        policy = self._controller.policy_of(place(self.tenant, self._service, target), external)
+        return None if policy is None else frozenset(policy.get("allow", ()))
 
 
 class Operations:

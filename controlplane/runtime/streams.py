@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
-from controlplane.domain.errors import Reason, Refused
-from controlplane.runtime.catalogue import TargetId
+from controlplane.domain.errors import Elsewhere, Reason, Refused
+from controlplane.runtime.catalogue import Catalogue, TargetId, place
 from controlplane.runtime.controller import Controller
 from reconcilers.contract import (
     BackendError,
-    Service,
     StreamAnswer,
     Streamed,
     StreamRequest,
@@ -36,15 +35,16 @@ REASONS: Final[Mapping[str, Reason]] = {
 class Streams:
     """What can be streamed from and to the targets whose shards are ours."""
 
-    def __init__(self, services: Mapping[str, Service], controller: Controller) -> None:
-        self._services = {service.streams: service.name for service in services.values() if service.streams}
+    def __init__(self, catalogue: Catalogue, controller: Controller) -> None:
+        self._catalogue = catalogue
+        self._services = {one.streams: one.name for one in catalogue.services.values() if one.streams}
         self._controller = controller
         self._open = 0
 
     @asynccontextmanager
     async def open(self, tenant: str, what: str, target: str, request: StreamRequest) -> AsyncIterator[StreamAnswer]:
-        """The answer to one request. Raises `Refused`."""
-        backend = self._backend(tenant, what, target)
+        """The answer to one request. Raises `Refused`, and `Elsewhere` before anything of the body is read."""
+        backend = self._backend(self._where(tenant, what, target, request.path))
         if self._open >= MOST_AT_ONCE:
             raise Refused(Reason.TOO_MANY_REQUESTS, f"{MOST_AT_ONCE} streams are open", retry_after_s=1.0)
         self._open += 1
@@ -56,16 +56,33 @@ class Streams:
         finally:
             self._open -= 1
 
-    def _backend(self, tenant: str, what: str, target: str) -> Streamed:
+    def _where(self, tenant: str, what: str, target: str, path: str) -> TargetId:
         service = self._services.get(what)
         if service is None:
             raise Refused(Reason.NOT_FOUND, f"no service here streams {what}")
-        loop = self._controller.loop(TargetId(tenant, service, target))
+        found = place(tenant, service, target)
+        prefix = self._catalogue.prefix(tenant, found)
+        if prefix is None:
+            raise Refused(Reason.FORBIDDEN, f"{target} is not shared with tenant {tenant}")
+        if found.tenant != tenant and not self._catalogue.services[service].streams_confined:
+            detail = (
+                f"{what} can't be confined to a prefix: they need a target that {tenant} has for itself, not {target}"
+            )
+            raise Refused(Reason.FORBIDDEN, detail)
+        if not path.startswith(prefix):
+            raise Refused(Reason.FORBIDDEN, f"what is yours on {target} begins with {prefix}")
+        return found
+
+    def _backend(self, target: TargetId) -> Streamed:
+        name = f"{target.service}.target/{target.target}"
+        if (shard := self._controller.elsewhere(target)) is not None:
+            raise Elsewhere(shard, name)
+        loop = self._controller.loop(target)
         if loop is None:
-            raise Refused(Reason.NOT_FOUND, f"there is no {service}.target/{target} here")
+            raise Refused(Reason.NOT_FOUND, f"there is no {name} here")
         if loop.backend is None:
             why = "" if loop.down is None else f": {loop.down.message}"
-            detail = f"{service}.target/{target} is not connected{why}"
+            detail = f"{name} is not connected{why}"
             raise Refused(Reason.BACKEND_UNREACHABLE, detail, retry_after_s=1.0)
         backend: Streamed = loop.backend  # type: ignore[assignment]  # its service says that it streams
         return backend

@@ -19,6 +19,7 @@ DAY_S: Final = 86_400.0
 TOP: Final = 10
 SOON_S: Final = 14 * DAY_S
 FULL: Final = 0.9
+SLOW: Final = 0.05
 LATELY_S: Final = 3_600.0
 
 Point = tuple[float, float]
@@ -40,7 +41,7 @@ def analyse(evidence: Evidence) -> dict[str, Any]:
 
 
 Rows = Mapping[tuple[str, str], Sequence[Point]]
-"""(metric type, bucket or nothing) → points, oldest first."""
+"""(metric type, bucket, limit of a latency, or nothing) → points, oldest first."""
 
 
 def _by_target(metrics: Iterable[Mapping[str, Any]]) -> dict[str, Rows]:
@@ -48,7 +49,8 @@ def _by_target(metrics: Iterable[Mapping[str, Any]]) -> dict[str, Rows]:
     for metric in metrics:
         tags = metric["tags"]
         point = (parse_timestamp(metric["timestamp"]), float(metric["value"]))
-        found[str(tags.get("target"))][metric["metric_type"], str(tags.get("bucket", ""))].append(point)
+        what = str(tags.get("bucket") or tags.get("within_s") or "")
+        found[str(tags.get("target"))][metric["metric_type"], what].append(point)
     return dict(found)
 
 
@@ -77,7 +79,29 @@ def _target(rows: Rows) -> dict[str, Any]:
             b for (name, b), p in rows.items() if name == "bucket_public" and p[-1][0] > newest - LATELY_S
         ),
         "quotas": _quotas(rows),
+        "slower_than_1s": _slower(rows, "1.000"),
+        "replication": _replication(rows),
     }
+
+
+def _slower(rows: Rows, limit: str) -> float | None:
+    """The share of requests whose first byte came later than that; None when there were none."""
+    every, within = (_grown(rows.get(("requests_answered_total", le), ())) for le in ("+Inf", limit))
+    return round((every - within) / every, 3) if every else None
+
+
+def _replication(rows: Rows) -> list[dict[str, Any]]:
+    """What was copied in the time, and what couldn't be; those that fail come first."""
+    found: list[dict[str, Any]] = [
+        {
+            "bucket": bucket,
+            "replicated": _grown(points),
+            "failures": _grown(rows.get(("bucket_replication_failures_total", bucket), ())),
+        }
+        for (name, bucket), points in rows.items()
+        if name == "bucket_replicated_total"
+    ]
+    return sorted(found, key=lambda one: (-one["failures"], one["bucket"]))[:TOP]
 
 
 def _largest(rows: Rows) -> list[dict[str, Any]]:
@@ -158,6 +182,13 @@ def _target_findings(targets: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
             yield f"{name}: open to everybody: {', '.join(one['public'])}"
         yield from (
             f"{name}: {q['bucket']} uses {q['share']:.0%} of its quota" for q in one["quotas"] if q["share"] > FULL
+        )
+        if (one["slower_than_1s"] or 0) > SLOW:
+            yield f"{name}: {one['slower_than_1s']:.0%} of the requests waited more than a second"
+        yield from (
+            f"{name}: {r['failures']:g} objects of {r['bucket']} couldn't be copied"
+            for r in one["replication"]
+            if r["failures"]
         )
         if one["request_5xx_errors"]:
             yield f"{name}: {one['request_5xx_errors']:g} requests failed by the server's fault"

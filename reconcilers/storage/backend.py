@@ -42,7 +42,7 @@ from reconcilers.storage.buckets import Buckets
 from reconcilers.storage.iam import Iam
 from reconcilers.storage.model import BUCKET
 from reconcilers.storage.parameters import SERVER_CONFIG, SetConfig
-from reconcilers.storage.s3 import Refused, S3Client, Unanswered
+from reconcilers.storage.s3 import Refused, S3Client, Unanswered, bucket_path
 
 Wanted = Mapping[ExternalId, Any]
 DISCOVERED: Final[Mapping[str, Callable[[str, Any], Discovered]]] = {
@@ -51,6 +51,9 @@ DISCOVERED: Final[Mapping[str, Callable[[str, Any], Discovered]]] = {
     logins.GROUP: discovered.group,
     logins.ACCESS_KEY: discovered.access_key,
 }
+
+MOST_REPLICATED: Final = 20
+"""Buckets that are asked how their replication is, each time."""
 
 Observer = Callable[[Wanted], Awaitable[Mapping[ExternalId, Any]]]
 
@@ -75,7 +78,7 @@ class StorageBackend:
 
     def __init__(self, client: S3Client, secrets: Secrets) -> None:
         self.client = client
-        self._buckets = Buckets(client)
+        self._buckets = Buckets(client, secrets)
         self._iam = Iam(client, secrets)
         self._deployment: str | None = None
 
@@ -192,6 +195,9 @@ class StorageBackend:
         measured = samples.of_buckets(self._buckets.seen())
         try:
             measured += samples.of_server(await self.client.prometheus())
+            for name in [name for name, held in self._buckets.seen() if held.replication.rules][:MOST_REPLICATED]:
+                told = await self.client.get(bucket_path(name), {"replication-metrics": "2"})
+                measured += samples.of_replication(name, json.loads(told))
             measured += samples.of_usage(json.loads(await self.client.admin("GET", "datausageinfo")), time.time())
         except Refused:
             return measured  # no right to ask: a plain S3 server tells nothing

@@ -20,24 +20,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from reconcilers.contract import BackendError, Fence, Outcome, Result, TerminalError
-from reconcilers.storage import lifecycle, listing, model, policies
+from reconcilers.contract import BackendError, Fence, Outcome, Result, SecretNotFound, Secrets, TerminalError
+from reconcilers.storage import lifecycle, listing, model, policies, replication
 from reconcilers.storage.model import FROZEN_BYTES, Bucket, Contents, HeldBucket, Versioning
+from reconcilers.storage.replication import Wanted
 from reconcilers.storage.s3 import Refused, Request, S3Client, bucket_path
 from reconcilers.storage.steps import (
     CreateBucket,
     DropBucket,
+    DropRemote,
     EmptyBucket,
     FreezeBucket,
+    PutRemote,
     SetAccess,
     SetEncryption,
     SetLifecycle,
     SetNotifications,
     SetQuota,
+    SetReplication,
     SetRetention,
     SetTags,
     SetVersioning,
 )
+from schemas.secret import SecretRef
 
 EXPORT: Final = "export-bucket-metadata"
 SINGLE: Final = 16
@@ -52,6 +57,7 @@ DOCUMENTS: Final[Mapping[str, tuple[str, str]]] = {
     "tags": ("tagging", "tagging.xml"),
     "access": ("policy", "policy.json"),
     "notifications": ("notification", "notification.xml"),
+    "replication": ("replication", "replication.xml"),
 }
 """What is declared → the request for it, and its name in the export."""
 ABSENT: Final = frozenset(
@@ -89,8 +95,9 @@ _Print = tuple[tuple[str, int, int], ...]
 class Buckets:
     """The buckets of one server. `export` False: we may not use the admin API for them."""
 
-    def __init__(self, client: S3Client) -> None:
+    def __init__(self, client: S3Client, secrets: Secrets) -> None:
         self._client = client
+        self._secrets = secrets
         self._known: dict[str, tuple[_Print, HeldBucket]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.export = False
@@ -153,7 +160,8 @@ class Buckets:
         if known is not None and known[0] == print_:
             return known[1]
         try:
-            found = model.held({entry.filename.partition("/")[2]: archive.read(entry) for entry in entries})
+            documents = {entry.filename.partition("/")[2]: archive.read(entry) for entry in entries}
+            found = model.held(documents, self._digest)
         except (ValueError, ET.ParseError) as exc:
             return TerminalError(f"{name}: what the server holds makes no sense: {exc}", reason="UnreadableDocument")
         self._known[name] = (print_, found)
@@ -173,7 +181,7 @@ class Buckets:
         try:
             bodies = await asyncio.gather(*(self._document(name, query) for query in queries))
             return replace(
-                model.held({queries[q]: body for q, body in zip(queries, bodies, strict=True) if body}),
+                model.held({queries[q]: body for q, body in zip(queries, bodies, strict=True) if body}, self._digest),
                 quota_bytes=None,
             )
         except Refused as exc:
@@ -194,13 +202,31 @@ class Buckets:
         if isinstance(seen, BackendError):
             return seen
         try:
+            if desired is not None and desired.replication:
+                seen = self._compared(desired.replication, seen)
             if desired is None:
                 return replace(seen, contents=Contents(await listing.first(self._client, name)))
             rules = [rule for rule in desired.rules or () if rule.removes and seen.rules.rules.get(rule.id) != rule]
             return replace(seen, expiring=await listing.preview(self._client, name, rules)) if rules else seen
+        except SecretNotFound as exc:
+            return TerminalError(str(exc), reason="SecretNotFound")
         except Refused as exc:
             # What is to go must be known; a preview is a courtesy.
             return exc.translated(name) if desired is None else seen
+
+    def _compared(self, rules: Sequence[Wanted], seen: HeldBucket) -> HeldBucket:
+        """Whether the remotes are logged in to as declared."""
+        logins = {one.rule.place: self._digest(*self._login(one.access_key, one.secret_key)) for one in rules}
+        remotes = (
+            replace(one, current=logins.get(one.place, one.login) == one.login) for one in seen.replication.remotes
+        )
+        return replace(seen, replication=replace(seen.replication, remotes=tuple(remotes)))
+
+    def _login(self, access_key: SecretRef, secret_key: SecretRef) -> tuple[str, str]:
+        return self._secrets.reveal(access_key), self._secrets.reveal(secret_key)
+
+    def _digest(self, access_key: str, secret_key: str) -> str:
+        return self._secrets.fingerprint(f"{access_key}\0{secret_key}")
 
     # --- steps ---------------------------------------------------------------------------------------------------------
 
@@ -219,6 +245,10 @@ class Buckets:
         match step:
             case CreateBucket():
                 await self._create(bucket, fence, object_lock=step.object_lock)
+            case PutRemote():
+                return await self._put_remote(step, bucket, fence)
+            case DropRemote():
+                await self._drop_remote(step, bucket, fence)
             case SetQuota():
                 await self._set_quota(bucket, step.quota_bytes, fence)
             case FreezeBucket():
@@ -248,6 +278,26 @@ class Buckets:
     async def _set_quota(self, bucket: str, quota_bytes: int, fence: Fence) -> None:
         body = json.dumps({"quota": quota_bytes, "quotatype": "hard"} if quota_bytes else {"quota": 0}).encode()
         await self._client.admin("PUT", "set-bucket-quota", {"bucket": bucket}, body, fence=fence)
+
+    async def _put_remote(self, step: PutRemote, bucket: str, fence: Fence) -> Outcome:
+        login = self._login(step.access_key, step.secret_key)
+        target = replication.remote_target(bucket, step.place, login, step.arn)
+        query = {"bucket": bucket} | ({"update": "true", "creds": "true"} if step.arn else {})
+        sealed = await self._client.sealed(target)
+        try:
+            await self._client.admin("PUT", "set-remote-target", query, sealed, fence=fence)
+        except Refused as exc:
+            message = exc.message.replace(login[1], "…").replace(login[0], "…")
+            raise Refused(exc.status, exc.code, " ".join(message.split())) from None
+        return Outcome(Result.SUCCEEDED)
+
+    async def _drop_remote(self, step: DropRemote, bucket: str, fence: Fence) -> None:
+        query = {"bucket": bucket, "arn": step.arn}
+        try:
+            await self._client.admin("DELETE", "remove-remote-target", query, fence=fence)
+        except Refused as exc:
+            if exc.code != "XMinioAdminRemoteTargetNotFoundError":  # went with its last rule
+                raise
 
     async def _freeze(self, bucket: str, fence: Fence) -> None:
         """A bucket policy binds only who isn't logged in; the others are kept out by a quota that nothing fits in."""
@@ -282,6 +332,8 @@ def _document_of(step: Any) -> tuple[str, bytes] | None:
             return "notification", model.notification_document(step.texts)
         case SetLifecycle():
             return "lifecycle", lifecycle.document(step.texts) if step.texts else b""
+        case SetReplication():
+            return "replication", replication.document(step.texts) if step.texts else b""
         case _:
             return None
 
@@ -294,5 +346,7 @@ def _remembered(step: Any) -> dict[str, str]:
             return model.remembered("notifications", step.owned)
         case SetLifecycle():
             return model.remembered("rules", step.owned)
+        case SetReplication():
+            return model.remembered("replication", step.owned) | model.remembered("remotes", step.remotes)
         case _:
             return {}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from reconcilers.storage import lifecycle, policies
+from reconcilers.storage import lifecycle, policies, replication
 from reconcilers.storage.lifecycle import Expiring, Rule, Rules, tag
 from reconcilers.storage.policies import Policy
+from reconcilers.storage.replication import Held, Wanted
 from schemas.storage import Bucket as BucketValue
 from schemas.storage import KmsEncryption, OwnAccess
 
@@ -77,6 +78,7 @@ class Bucket:
     tags: tuple[tuple[str, str], ...] | None = None
     access: Policy | None = None
     notifications: tuple[Notification, ...] | None = None
+    replication: tuple[Wanted, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ class HeldBucket:
     notifications: Mapping[str, Notification] = field(default_factory=dict)
     notification_texts: Mapping[str, str] = field(default_factory=dict)
     """XML of each, in the server's order; those of a kind we don't declare are among them."""
+    replication: Held = field(default_factory=Held)
     contents: Contents | None = None
     """Only of a bucket that is retired."""
     expiring: Mapping[str, Expiring] = field(default_factory=dict)
@@ -134,6 +137,7 @@ def declared(name: str, value: BucketValue) -> Bucket:
         tags=None if value.tags is None else tuple(sorted(value.tags.items())),
         access=_access(value, bucket),
         notifications=_notifications(value),
+        replication=None if value.replication is None else tuple(map(replication.declared, value.replication)),
     )
 
 
@@ -186,7 +190,7 @@ Documents = Mapping[str, bytes]
 """Name in the export → content; what isn't configured is missing."""
 
 
-def held(documents: Documents) -> HeldBucket:
+def held(documents: Documents, digest: Callable[[str, str], str]) -> HeldBucket:
     """A bucket from its documents. ValueError (`ParseError` is one) when one of them can't be read."""
     lock, retention = object_lock(documents.get("object-lock.xml"))
     notifications, texts = notified(documents.get("notification.xml"))
@@ -202,6 +206,7 @@ def held(documents: Documents) -> HeldBucket:
         access=policies.parsed(documents.get("policy.json")),
         notifications=notifications,
         notification_texts=texts,
+        replication=replication.parsed(documents.get("replication.xml"), documents.get("bucket-targets.json"), digest),
     )
 
 

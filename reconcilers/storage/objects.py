@@ -72,6 +72,8 @@ async def stream(client: S3Client, request: StreamRequest) -> AsyncIterator[Stre
     bucket, _, key = request.path.partition("/")
     if not bucket or not key:
         raise TerminalError("the path is BUCKET/KEY", reason="NotFound")
+    if any(part in (".", "..") for part in key.split("/")):
+        raise TerminalError("no part of a key is . or ..", reason="Invalid")
     try:
         if request.method in ("GET", "HEAD"):
             async with _reading(client, object_path(bucket, key), request) as answer:

@@ -1,7 +1,7 @@
 """Operations of storage: presign, list, versions, restore, usage, empty. The order of things; requests are `listing`'s.
 
-Emptying can't be undone, so the request names the bucket twice. An operation lasts a minute at most, so a large bucket
-takes several; each goes on where the last one ended.
+Emptying can't be undone, so the request names the bucket twice, and of a declared one the policy permits it. An operation
+lasts a minute at most, so a large bucket takes several; each goes on where the last one ended.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import time
 from collections import Counter
 from typing import Any, Final
 
-from reconcilers.contract import BackendError, Operation, OperationContext, TerminalError
+from reconcilers.contract import BackendError, ExternalId, Operation, OperationContext, TerminalError
 from reconcilers.storage import listing
 from reconcilers.storage.lifecycle import DAY_S
 from reconcilers.storage.listing import Listed
+from reconcilers.storage.model import BUCKET
 from reconcilers.storage.s3 import Refused, Request, S3Client, object_path
+from reconcilers.storage.steps import EmptyBucket
 from schemas.names import timestamp
-from schemas.storage import Empty, ListObjects, Presign, Restore, Usage, Versions
+from schemas.storage import Empty, ListObjects, OfBucket, Presign, Restore, Usage, Versions
 
 EMPTYING_S: Final = 40.0
 AGES: Final = (("day", 1), ("week", 7), ("month", 30), ("year", 365))
@@ -36,14 +38,18 @@ class _Open:
         """As long as the operation runs."""
 
 
-async def _client(ctx: OperationContext, target: str) -> S3Client:
-    client: S3Client = (await ctx.backend(target)).client
+async def _client(ctx: OperationContext, request: OfBucket) -> S3Client:
+    """Raises `TerminalError` for a bucket that isn't the tenant's, on a server that it shares."""
+    prefix = ctx.prefix(request.target)
+    if not request.bucket.startswith(prefix):
+        raise TerminalError(f"buckets of yours on {request.target} begin with {prefix}", reason="NotShared")
+    client: S3Client = (await ctx.backend(request.target)).client
     return client
 
 
 async def presign(ctx: OperationContext, request: Presign) -> dict[str, Any]:
     """→ `{url, method, expires_at}`. Nothing is asked of the server: the URL counts from the start."""
-    client = await _client(ctx, request.target)
+    client = await _client(ctx, request)
     query = {"versionId": request.version} if request.version else {}
     url = client.presigned(request.method.upper(), object_path(request.bucket, request.key), query, request.expires_s)
     return {"url": url, "method": request.method.upper(), "expires_at": timestamp(time.time() + request.expires_s)}
@@ -51,7 +57,7 @@ async def presign(ctx: OperationContext, request: Presign) -> dict[str, Any]:
 
 async def list_objects(ctx: OperationContext, request: ListObjects) -> dict[str, Any]:
     """→ `{objects: [{key, size_bytes, modified, etag}], folders, next}`."""
-    client = await _client(ctx, request.target)
+    client = await _client(ctx, request)
     try:
         return await listing.objects(client, request)
     except Refused as exc:
@@ -60,7 +66,7 @@ async def list_objects(ctx: OperationContext, request: ListObjects) -> dict[str,
 
 async def versions(ctx: OperationContext, request: Versions) -> dict[str, Any]:
     """→ `{versions: [{version, latest, deleted, size_bytes, modified, etag}]}`, newest first."""
-    client = await _client(ctx, request.target)
+    client = await _client(ctx, request)
     found: list[dict[str, Any]] = []
     try:
         async for page in listing.pages(client, request.bucket, request.key):
@@ -75,7 +81,7 @@ async def versions(ctx: OperationContext, request: Versions) -> dict[str, Any]:
 
 async def restore(ctx: OperationContext, request: Restore) -> dict[str, Any]:
     """→ `{version}`: of the copy that is the newest one now. Whoever reads meanwhile reads the old one or the new one."""
-    client = await _client(ctx, request.target)
+    client = await _client(ctx, request)
     path = object_path(request.bucket, request.key)
     source = f"{path}?versionId={request.version}"
     headers = {"x-amz-copy-source": source, "x-amz-metadata-directive": "COPY"}
@@ -88,7 +94,7 @@ async def restore(ctx: OperationContext, request: Restore) -> dict[str, Any]:
 
 async def usage(ctx: OperationContext, request: Usage) -> dict[str, Any]:
     """→ `{objects, versions, size_bytes, noncurrent_bytes, by_prefix, by_age, complete}`."""
-    client = await _client(ctx, request.target)
+    client = await _client(ctx, request)
     sizes: Counter[str] = Counter()
     prefixes: Counter[str] = Counter()
     ages: Counter[str] = Counter()
@@ -123,8 +129,12 @@ def _count(one: Listed, below: str, sizes: Counter[str], prefixes: Counter[str],
 
 
 async def empty(ctx: OperationContext, request: Empty) -> dict[str, Any]:
-    """→ `{removed, empty}`; when it isn't empty yet, ask again."""
-    client = await _client(ctx, request.target)
+    """→ `{removed, empty}`; when it isn't empty yet, ask again. One that is declared must permit it."""
+    client = await _client(ctx, request)
+    allowed = ctx.allowed(request.target, ExternalId(BUCKET, request.bucket))
+    if allowed is not None and EmptyBucket.__name__ not in allowed:
+        message = f"{request.bucket} is declared, and its policy doesn't permit it: policy.allow: [EmptyBucket] does"
+        raise TerminalError(message, reason="NotAllowed")
     ends, removed = time.monotonic() + EMPTYING_S, 0
     try:
         while time.monotonic() < ends:
@@ -156,10 +166,10 @@ def _target(_ctx: OperationContext, request: Any) -> str:
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation("presign", Presign, _target, presign, effect=False),
-    Operation("list", ListObjects, _target, list_objects, effect=False),
-    Operation("versions", Versions, _target, versions, effect=False),
-    Operation("restore", Restore, _target, restore),
-    Operation("usage", Usage, _target, usage, effect=False),
-    Operation("empty", Empty, _target, empty),
+    Operation("presign", Presign, _target, presign, effect=False, confined=True),
+    Operation("list", ListObjects, _target, list_objects, effect=False, confined=True),
+    Operation("versions", Versions, _target, versions, effect=False, confined=True),
+    Operation("restore", Restore, _target, restore, confined=True),
+    Operation("usage", Usage, _target, usage, effect=False, confined=True),
+    Operation("empty", Empty, _target, empty, confined=True),
 )

@@ -18,6 +18,7 @@ from reconcilers.contract import CONVERGED, Difference, ExternalId, Instant, Pla
 from reconcilers.planning import joined
 from reconcilers.storage import lifecycle, model, policies
 from reconcilers.storage.model import FROZEN_BYTES, Bucket, HeldBucket, Versioning
+from reconcilers.storage.plan_replication import plan_replication
 from reconcilers.storage.steps import (
     CreateBucket,
     DropBucket,
@@ -53,7 +54,7 @@ def plan_bucket(external: ExternalId, desired: Bucket | None, observed: HeldBuck
         steps += found_steps
         differences += found_differences
         blocked += found_blocked
-    return Plan(tuple(steps), tuple(differences), joined(blocked), remember=_remembered(desired))
+    return Plan(tuple(steps), tuple(differences), joined(blocked), remember=_remembered(desired, observed))
 
 
 def owned_parts(desired: Bucket) -> dict[str, tuple[str, ...]]:
@@ -62,11 +63,14 @@ def owned_parts(desired: Bucket) -> dict[str, tuple[str, ...]]:
         "rules": tuple(rule.id for rule in desired.rules or ()),
         "tags": tuple(key for key, _ in desired.tags or ()),
         "notifications": tuple(one.id for one in desired.notifications or ()),
+        "replication": tuple(one.rule.id for one in desired.replication or ()),
     }
 
 
-def _remembered(desired: Bucket) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _remembered(desired: Bucket, observed: HeldBucket) -> dict[str, str]:
+    places = {one.rule.place for one in desired.replication or ()}
+    remotes = [one.arn for one in observed.replication.remotes if one.place in places]
+    found = model.remembered("remotes", remotes) if remotes else {}
     for part, ids in owned_parts(desired).items():
         found |= model.remembered(part, ids)
     return found
@@ -230,5 +234,6 @@ PARTS: Final[tuple[Callable[[ExternalId, Bucket, HeldBucket], Found], ...]] = (
     _access,
     _notifications,
     _lifecycle,
+    plan_replication,
 )
 """In the order in which they are put: nothing expires before it has versions, nothing is public before it has a quota."""

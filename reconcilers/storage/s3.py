@@ -34,7 +34,7 @@ AT_ONCE: Final = 16
 """Requests under way to one target."""
 TIMEOUT_S: Final = 8.0
 CONNECT_S: Final = 3.0
-BUFFER_BYTES: Final = 512 * 1024
+BUFFER_BYTES: Final = 2**20
 """Of an answer that is read; it waits in the server until somebody takes it."""
 READS: Final = ("GET", "HEAD")
 UNSIGNED: Final = "UNSIGNED-PAYLOAD"
@@ -203,7 +203,13 @@ class S3Client:
             request.fence.check()
         try:
             return await self._session.request(
-                request.method, url, headers=headers, data=request.body or None, timeout=timeout, allow_redirects=False
+                request.method,
+                url,
+                headers=headers,
+                data=request.body or None,
+                timeout=timeout,
+                allow_redirects=False,
+                read_bufsize=BUFFER_BYTES,
             )
         except aiohttp.ClientConnectorError as exc:
             raise Unreachable(f"{self.endpoint}: {exc.os_error.strerror or exc}", reason="Unreachable") from exc

@@ -6,6 +6,7 @@ Counters end in `_total` and count since the server's start. What is stored is c
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -54,15 +55,37 @@ _BUCKET: Final = MappingProxyType(
 )
 
 
+_LATENCY: Final = re.compile(r'minio_s3_requests_ttfb_seconds_distribution\{.*?le="([^"]+)".*\} (\S+)')
+
+
 def of_server(text: str) -> list[Measurement]:
     """What the server tells Prometheus, summed over nodes and APIs."""
     found: defaultdict[str, float] = defaultdict(float)
+    within: defaultdict[str, float] = defaultdict(float)
     for line in text.splitlines():
+        answered = _LATENCY.match(line)
+        if answered is not None:
+            within[answered[1]] += float(answered[2])
+            continue
         name, _, rest = line.partition("{")
         ours = _CLUSTER.get(name if rest else line.partition(" ")[0])
         if ours is not None:
             found[ours] += float(line.rpartition(" ")[2])
-    return [Measurement(name, value) for name, value in found.items()]
+    measured = [Measurement(name, value) for name, value in found.items()]
+    return measured + [Measurement("requests_answered_total", count, {"within_s": le}) for le, count in within.items()]
+
+
+def of_replication(bucket: str, told: Mapping[str, Any]) -> list[Measurement]:
+    """What a bucket's rules copied since the server's start, and what they couldn't copy, over all its remotes."""
+    remotes = ((told.get("currStats") or {}).get("Stats") or {}).values()
+    totals = [(one.get("failed") or {}).get("totals") or {} for one in remotes]
+    values = {
+        "bucket_replicated_total": sum(one.get("replicationCount") or 0 for one in remotes),
+        "bucket_replicated_bytes_total": sum(one.get("completedReplicationSize") or 0 for one in remotes),
+        "bucket_replication_failures_total": sum(one.get("count") or 0 for one in totals),
+        "bucket_replication_failed_bytes_total": sum(one.get("bytes") or 0 for one in totals),
+    }
+    return [Measurement(name, float(value), {"bucket": bucket}) for name, value in values.items()]
 
 
 def of_usage(usage: Mapping[str, Any], now: float) -> list[Measurement]:

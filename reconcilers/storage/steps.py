@@ -9,6 +9,8 @@ from reconcilers.contract import Step
 from reconcilers.storage.lifecycle import Expiring
 from reconcilers.storage.model import Retention, Versioning
 from reconcilers.storage.policies import Policy
+from reconcilers.storage.replication import Place
+from schemas.secret import SecretRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,51 @@ class SetNotifications(Step):
     def details(self) -> dict[str, Any]:
         """See the contract."""
         return {"external": self.external.name, "owned": list(self.owned), "all": len(self.texts)}
+
+
+@dataclass(frozen=True, slots=True)
+class PutRemote(Step):
+    """Tell the server of a bucket elsewhere, or log in there otherwise. It tries the login before it agrees."""
+
+    place: Place
+    access_key: SecretRef
+    secret_key: SecretRef
+    arn: str = ""
+    """Of the one that is there already."""
+
+    def summary(self) -> str:
+        """See the contract."""
+        return f"PutRemote {self.external.name} → {'/'.join(self.place)}"
+
+    def details(self) -> dict[str, Any]:
+        """See the contract."""
+        login = {"access_key": str(self.access_key), "secret_key": str(self.secret_key)}
+        return {"external": self.external.name, "to": "/".join(self.place), **login}
+
+
+@dataclass(frozen=True, slots=True)
+class SetReplication(Step):
+    """Put all rules of the bucket: ours as declared, those of others as they were found."""
+
+    texts: tuple[str, ...]
+    owned: tuple[str, ...]
+    remotes: tuple[str, ...]
+    """ARNs of ours."""
+
+    def details(self) -> dict[str, Any]:
+        """See the contract."""
+        return {"external": self.external.name, "owned": list(self.owned), "all": len(self.texts)}
+
+
+@dataclass(frozen=True, slots=True)
+class DropRemote(Step):
+    """Let the server forget a bucket elsewhere that no rule names any more."""
+
+    arn: str
+
+    def details(self) -> dict[str, Any]:
+        """See the contract."""
+        return {"external": self.external.name, "arn": self.arn}
 
 
 @dataclass(frozen=True, slots=True)

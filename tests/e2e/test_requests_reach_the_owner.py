@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
+import io
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from controlplane.client.errors import ApiError
 from controlplane.client.http import CoreplaneClient
 from controlplane.domain.sharding import shard_of
 from tests.e2e.conditions import all_ready, until
+from tests.integration.storage_world import fresh, keep_login
 from tests.servers import DaemonProcess, SharedServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -155,3 +158,40 @@ async def test_while_the_owner_is_gone_the_answer_is_to_try_again_and_then_the_n
 
     await until(answered, 60, "the next owner answers")
     assert {problem.status for problem in problems} == {503}
+
+
+async def test_contents_are_streamed_to_and_from_the_owner(replicas: list[DaemonProcess], minio_server: Any):
+    admin = {"access_key": {"from_file": "secrets/name"}, "secret_key": {"from_file": "secrets/secret"}}
+    for process in replicas:
+        keep_login(process, minio_server)
+    settings = [
+        {"type": "storage.target", "name": target, "value": {"endpoint": minio_server.url, **admin}}
+        for target in TARGETS
+    ]
+    bucket = fresh("reached")
+    settings.append({"type": "storage.bucket", "name": bucket, "value": {"target": TARGETS[0]}})
+    async with client(replicas[0]) as one:
+        await one.apply(settings)
+        await all_ready(one, 60)
+    body = bytes(range(256)) * 4096 * 20
+    headers = {"Authorization": "Bearer ed"}
+    for number, process in enumerate(replicas):
+        async with aiohttp.ClientSession(f"{process.url}/v1/tenants/default/objects/", headers=headers) as http:
+            for target in TARGETS:
+                url = f"{target}/{bucket}/a folder/{number}"
+                sent = {"Content-MD5": base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()}
+                async with http.put(url, data=io.BytesIO(body), headers={**sent, "x-amz-meta-by": target}) as put:
+                    assert put.status == 200, await put.text()
+                async with http.get(url) as got:
+                    assert await got.read() == body
+                    assert got.headers["x-amz-meta-by"] == target
+                async with http.get(url, headers={"Range": "bytes=1-3"}) as part:
+                    assert (part.status, await part.read()) == (206, body[1:4])
+                async with http.head(url) as head:
+                    assert (head.status, head.headers["Content-Length"]) == (200, str(len(body)))
+            async with http.get(f"{TARGETS[1]}/{bucket}/none") as none:
+                assert (none.status, (await none.json())["reason"]) == (404, "NotFound")
+            async with http.delete(f"{TARGETS[2]}/{bucket}/a folder/{number}") as gone:
+                assert gone.status == 204
+            async with http.get(f"nowhere/{bucket}/none") as none:
+                assert none.status == 404

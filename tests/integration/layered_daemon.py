@@ -17,6 +17,7 @@ from controlplane.client.stream import StreamEvent, Watcher
 from reconcilers.cache.keyspace import RedisKeyspace
 from reconcilers.cache.keyspace_memcached import MemcachedKeyspace
 from reconcilers.cache.operations import OPERATIONS
+from reconcilers.contract import ExternalId
 from schemas.cache import Namespace
 
 TENANT = "default"
@@ -161,6 +162,12 @@ class Context:
 
     async def backend(self, target: str) -> Any:
         return self.daemon.backend(target)
+
+    def prefix(self, _target: str) -> str:
+        return ""
+
+    def allowed(self, _target: str, _external: ExternalId) -> frozenset[str] | None:
+        return None
 
 
 async def until(condition: Any, deadline_s: float = 10.0) -> None:

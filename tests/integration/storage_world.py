@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from controlplane.client.http import CoreplaneClient
 from controlplane.devstack import minio, secrets
 from reconcilers.contract import Connection, ExternalId, Kind, Outcome, Plan
 from reconcilers.registry import SERVICES
@@ -16,6 +17,7 @@ from reconcilers.storage.backend import StorageBackend, connect
 from reconcilers.storage.s3 import S3Client, bucket_path
 from schemas.storage import Target
 from tests.integration.cache_world import DictSecrets, OpenFence
+from tests.servers import DaemonProcess
 
 KINDS: Mapping[str, Kind[Any, Any, Any]] = {kind.setting_type: kind for kind in SERVICES["storage"].kinds}
 BUCKET = "storage.bucket"
@@ -38,6 +40,32 @@ def client_of(url: str, known: DictSecrets) -> S3Client:
         {"endpoint": url, "access_key": {"from_env": "KEY"}, "secret_key": {"from_env": "SECRET"}}
     )
     return S3Client(Connection("default", "main", value, known))
+
+
+def target(url: str, secret: str = "secret") -> dict[str, Any]:
+    """A target's value; the login is in the daemon's folder for secrets."""
+    return {
+        "endpoint": url,
+        "access_key": {"from_file": "secrets/name"},
+        "secret_key": {"from_file": f"secrets/{secret}"},
+    }
+
+
+def keep_login(daemon: DaemonProcess, server: Any) -> None:
+    """Where `target` looks for it."""
+    folder = daemon.data_dir / "secrets"
+    folder.mkdir(exist_ok=True)
+    (folder / "name").write_text(minio.ADMIN)
+    (folder / "secret").write_text(secrets.ensure(server.place.data_dir, minio.ADMIN_SECRET))
+
+
+@asynccontextmanager
+async def driven(daemon: DaemonProcess, server: Any, name: str = "main") -> AsyncIterator[CoreplaneClient]:
+    """A daemon that has a server as its target, which it logs in to as the administrator."""
+    keep_login(daemon, server)
+    async with daemon.client() as client:
+        await client.put_setting("storage.target", name, {"value": target(server.url)}, wait="Ready", wait_s=60)
+        yield client
 
 
 class World:

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from controlplane.client.http import CoreplaneClient
-from controlplane.devstack import minio, secrets
 from reconcilers.storage import model
 from reconcilers.storage.s3 import Refused
 from tests.e2e.conditions import condition_of, phase, until
-from tests.integration.storage_world import World, fresh, world
+from tests.integration.storage_world import World, driven, fresh, target, world
 from tests.servers import DaemonProcess
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -24,12 +23,7 @@ REPAIR_S = 20.0
 @pytest.fixture
 async def client(daemon: DaemonProcess, minio_server: Any) -> AsyncIterator[CoreplaneClient]:
     """A daemon with the run's MinIO as target `main`."""
-    folder = daemon.data_dir / "secrets"
-    folder.mkdir(exist_ok=True)
-    (folder / "name").write_text(minio.ADMIN)
-    (folder / "secret").write_text(secrets.ensure(minio_server.place.data_dir, minio.ADMIN_SECRET))
-    async with daemon.client() as client:
-        await client.put_setting("storage.target", "main", {"value": target(minio_server.url)}, wait="Ready", wait_s=30)
+    async with driven(daemon, minio_server) as client:
         yield client
 
 
@@ -38,14 +32,6 @@ async def outside(minio_server: Any) -> AsyncIterator[World]:
     """Somebody else, who administers the server by hand."""
     async with world(minio_server) as w:
         yield w
-
-
-def target(url: str, secret: str = "secret") -> dict[str, Any]:
-    return {
-        "endpoint": url,
-        "access_key": {"from_file": "secrets/name"},
-        "secret_key": {"from_file": f"secrets/{secret}"},
-    }
 
 
 async def test_a_bucket_is_made_and_what_somebody_switches_off_is_back_long_before_the_next_sweep(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,16 +15,15 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from controlplane.devstack import minio, secrets
+from controlplane.devstack import minio
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.minio import MINIO
 from reconcilers.contract import Result, TerminalError, TransientError, Unreachable
 from reconcilers.storage import s3
 from reconcilers.storage.s3 import Unanswered, bucket_path
-from tests.e2e.conditions import until
+from tests.e2e.conditions import condition_of, phase, until
 from tests.integration.cache_world import ClosedFence, DictSecrets
-from tests.integration.storage_world import BUCKET, World, fresh, world
-from tests.integration.test_storage_daemon import target
+from tests.integration.storage_world import BUCKET, World, driven, fresh, target, world
 from tests.integration.test_storage_logins import FIRST, POLICY, USER, as_user, known
 from tests.servers import DaemonProcess, started
 
@@ -45,8 +46,14 @@ class Between:
         """So many changes are passed on, and their answers lost."""
         self.reset = 0
         """So many reads find their connection reset."""
+        self.asked: list[float] = []
+        """When each request came, by the monotonic clock."""
+        self.emptying: Callable[[int], Awaitable[None]] | None = None
+        """Called before the first, second … request that removes many objects is passed on."""
+        self._emptied = 0
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append(time.monotonic())
         changes = request.method in ("PUT", "POST", "DELETE")
         if changes and self.busy:
             self.busy -= 1
@@ -59,6 +66,9 @@ class Between:
             request.transport.abort()
             return web.Response()
         body = await request.read()
+        if self.emptying is not None and request.method == "POST" and "delete" in request.query:
+            self._emptied += 1
+            await self.emptying(self._emptied)
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,
             session.request(
@@ -81,7 +91,7 @@ async def between(server: Any) -> AsyncIterator[Between]:
     found.place = server.place
     app = web.Application(client_max_size=2**26)
     app.router.add_route("*", "/{path:.*}", found.handle)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=1.0)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -205,14 +215,9 @@ async def test_a_bucket_that_goes_while_its_server_is_away_goes_when_it_is_back(
     daemon: DaemonProcess, guardian: Guardian, minio_program: Any, tmp_path: Any
 ):
     server: Any = await started(MINIO, tmp_path / "own", minio_program, guardian)
-    folder = daemon.data_dir / "secrets"
-    folder.mkdir(exist_ok=True)
-    (folder / "name").write_text(minio.ADMIN)
-    (folder / "secret").write_text(secrets.ensure(server.place.data_dir, minio.ADMIN_SECRET))
     policy = {"deletion": "delete", "allow": ["EmptyBucket"]}
     value = {"target": "own", "versioning": "enabled"}
-    async with daemon.client() as client:
-        await client.put_setting("storage.target", "own", {"value": target(server.url)}, wait="Ready", wait_s=60)
+    async with driven(daemon, server, "own") as client:
         declared = {"value": value, "policy": policy}
         await client.put_setting("storage.bucket", "short-lived", declared, wait="Ready", wait_s=60)
         async with world(server) as w:
@@ -239,3 +244,72 @@ async def put_some(w: World) -> None:
     for number in range(5):
         await w.put_object("short-lived", f"o{number}", b"1")
         await w.put_object("short-lived", f"o{number}", b"2")
+
+
+async def filled(w: World, bucket: str, versions: int) -> None:
+    """With so many objects in a bucket."""
+    slots = asyncio.Semaphore(16)
+
+    async def put(number: int) -> None:
+        async with slots:
+            await w.put_object(bucket, f"o{number:04d}")
+
+    await asyncio.gather(*(put(number) for number in range(versions)))
+
+
+@pytest.mark.parametrize("victim", ["daemon", "server"])
+async def test_whoever_is_killed_while_a_bucket_is_emptied_it_goes_on_and_nothing_else_is_touched(
+    daemon: DaemonProcess, guardian: Guardian, minio_program: Any, tmp_path: Any, victim: str
+):
+    server: Any = await started(MINIO, tmp_path / "own", minio_program, guardian)
+    killed = asyncio.Event()
+
+    async def kill_at_the_second(number: int) -> None:
+        if number == 2 and not killed.is_set():
+            await (daemon.kill() if victim == "daemon" else server.kill())
+            killed.set()
+
+    policy = {"deletion": "delete", "allow": ["EmptyBucket"]}
+    async with between(server) as proxy:
+        async with driven(daemon, proxy, "own") as client, world(server) as w:
+            for name in ("to-go", "to-go-not"):
+                declared = {"value": {"target": "own"}, "policy": policy}
+                await client.put_setting("storage.bucket", name, declared, wait="Ready", wait_s=60)
+            await w.client.put("/of-others", (), b"", None)
+            for name in ("to-go-not", "of-others"):
+                await w.put_object(name, "o0001", b"kept")
+            await filled(w, "to-go", 1_100)
+            proxy.emptying = kill_at_the_second
+            await client.delete_setting("storage.bucket", "to-go")
+            async with asyncio.timeout(90):
+                await killed.wait()
+        await (daemon if victim == "daemon" else server).start()
+        async with world(server) as w:
+
+            async def gone() -> bool:
+                return b"<Name>to-go</Name>" not in await w.client.get("/")
+
+            await until(gone, 120, "the bucket is gone")
+            for name in ("to-go-not", "of-others"):
+                assert await w.client.get(f"/{name}/o0001") == b"kept"
+    await server.kill()
+
+
+async def test_a_wrong_password_is_said_and_not_tried_again_and_again(daemon: DaemonProcess, minio_server: Any):
+    async with between(minio_server) as proxy, daemon.client() as client:
+        folder = daemon.data_dir / "secrets"
+        folder.mkdir()
+        (folder / "name").write_text(minio.ADMIN)
+        (folder / "wrong").write_text("not-the-password")
+        await client.put_setting("storage.target", "closed", {"value": target(proxy.url, "wrong")})
+        for number in range(5):
+            await client.put_setting("storage.bucket", f"b-{number}", {"value": {"target": "closed"}})
+        found = await phase(client, "storage.target", "closed", "Stalled")
+        assert condition_of(found, "Stalled")["reason"] == "SignatureDoesNotMatch"
+
+        async def tried() -> bool:
+            return len(proxy.asked) >= 5
+
+        await until(tried, 60, "it is tried again, now and then")
+        first, *_, fifth = proxy.asked[:5]
+        assert fifth - first > 3.0, "each try is one request, and the pauses grow: no machine is too slow for that"

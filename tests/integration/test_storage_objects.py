@@ -15,15 +15,13 @@ from yarl import URL
 
 from controlplane.client.errors import ApiError
 from controlplane.client.http import CoreplaneClient
-from controlplane.devstack import minio, secrets
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.minio import MINIO
 from reconcilers.storage import objects
 from reconcilers.storage.model import Versioning, versioning_document
 from reconcilers.storage.s3 import Request, bucket_path
 from tests.e2e.conditions import until
-from tests.integration.storage_world import World, fresh, world
-from tests.integration.test_storage_daemon import target
+from tests.integration.storage_world import World, driven, fresh, world
 from tests.servers import DaemonProcess, started
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -34,12 +32,7 @@ CHUNK = bytes(range(256)) * 1024
 
 @pytest.fixture
 async def client(daemon: DaemonProcess, minio_server: Any) -> AsyncIterator[CoreplaneClient]:
-    folder = daemon.data_dir / "secrets"
-    folder.mkdir(exist_ok=True)
-    (folder / "name").write_text(minio.ADMIN)
-    (folder / "secret").write_text(secrets.ensure(minio_server.place.data_dir, minio.ADMIN_SECRET))
-    async with daemon.client() as client:
-        await client.put_setting("storage.target", "main", {"value": target(minio_server.url)}, wait="Ready", wait_s=30)
+    async with driven(daemon, minio_server) as client:
         yield client
 
 
@@ -194,6 +187,11 @@ async def test_objects_are_listed_counted_and_a_bucket_is_emptied_only_when_it_i
     assert usage["by_age"] == {"day": 21}
     with pytest.raises(ApiError, match="not valid"):
         await client.operate("storage.empty", {**where, "confirm": "other-name"})
+    await client.put_setting("storage.bucket", bucket, {"value": {"target": "main"}}, wait="Ready", wait_s=30)
+    with pytest.raises(ApiError, match=r"policy.allow: \[EmptyBucket\]"):
+        await client.operate("storage.empty", {**where, "confirm": bucket})
+    permitted = {"value": {"target": "main"}, "policy": {"allow": ["EmptyBucket"]}}
+    await client.put_setting("storage.bucket", bucket, permitted)
     emptied = (await client.operate("storage.empty", {**where, "confirm": bucket}))["result"]
     assert emptied == {"removed": 5, "empty": True}
 
@@ -248,12 +246,7 @@ async def own_server(tmp_path: Any, guardian: Guardian, minio_program: Any) -> A
 async def test_a_server_that_is_killed_mid_upload_is_told_to_the_sender_and_leaves_no_object(
     daemon: DaemonProcess, own_server: Any
 ):
-    folder = daemon.data_dir / "secrets"
-    folder.mkdir(exist_ok=True)
-    (folder / "name").write_text(minio.ADMIN)
-    (folder / "secret").write_text(secrets.ensure(own_server.place.data_dir, minio.ADMIN_SECRET))
-    async with daemon.client() as client:
-        await client.put_setting("storage.target", "own", {"value": target(own_server.url)}, wait="Ready", wait_s=30)
+    async with driven(daemon, own_server, "own") as client:
         await client.put_setting("storage.bucket", "fragile", {"value": {"target": "own"}}, wait="Ready", wait_s=30)
 
         async def dying() -> AsyncIterator[bytes]:

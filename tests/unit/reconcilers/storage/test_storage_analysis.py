@@ -119,3 +119,35 @@ def test_samples_of_buckets_say_which_are_public():
     held = [("web", HeldBucket(access=public("web", write=False))), ("own", HeldBucket(quota_bytes=5))]
     found = {(m.metric_type, m.tags.get("bucket")): m.value for m in samples.of_buckets(held)}
     assert found == {("public_buckets", None): 1, ("bucket_public", "web"): 1, ("bucket_quota_bytes", "own"): 5}
+
+
+def test_latency_is_summed_over_apis_and_the_slow_share_is_found():
+    line = 'minio_s3_requests_ttfb_seconds_distribution{{api="{}",le="{}",server="a"}} {}\n'
+    text = "".join(line.format(api, le, n) for api in ("get", "put") for le, n in (("1.000", 4), ("+Inf", 5)))
+    told = samples.of_server(text)
+    assert {m.tags["within_s"]: m.value for m in told} == {"1.000": 8.0, "+Inf": 10.0}
+    rows = []
+    for one in told:
+        rows += [metric(one.metric_type, value, ago, None) for value, ago in ((0.0, 60.0), (one.value, 0.0))]
+        for row in rows[-2:]:
+            row["tags"] |= one.tags
+    found = analyse(evidence(*rows))
+    assert found["targets"]["main"]["slower_than_1s"] == 0.2
+    assert found["findings"] == ["main: 20% of the requests waited more than a second"]
+    assert analyse(evidence(metric("objects", 1)))["targets"]["main"]["slower_than_1s"] is None
+
+
+def test_what_could_not_be_copied_is_found():
+    remote = {"replicationCount": 3, "completedReplicationSize": 30, "failed": {"totals": {"count": 2, "bytes": 9}}}
+    told = samples.of_replication("photos", {"currStats": {"Stats": {"arn:a": remote, "arn:b": {}}}})
+    assert {m.metric_type: m.value for m in told} == {
+        "bucket_replicated_total": 3.0,
+        "bucket_replicated_bytes_total": 30.0,
+        "bucket_replication_failures_total": 2.0,
+        "bucket_replication_failed_bytes_total": 9.0,
+    }
+    assert samples.of_replication("photos", {"currStats": None})[0].value == 0.0
+    rows = [metric(one.metric_type, 0, 60, "photos") for one in told]
+    found = analyse(evidence(*rows, *(metric(one.metric_type, one.value, 0, "photos") for one in told)))
+    assert found["targets"]["main"]["replication"] == [{"bucket": "photos", "replicated": 3.0, "failures": 2.0}]
+    assert found["findings"] == ["main: 2 objects of photos couldn't be copied"]
