@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -144,6 +145,53 @@ async def test_what_others_made_is_taken_over_without_a_write(four: FourServices
 def test_every_kind_is_imported_or_it_is_said_why_not() -> None:
     every = {kind.setting_type for service in SERVICES.values() for kind in service.kinds}
     assert NOT_HERE.keys() <= every
+
+
+RULE = {"ID": "tmp", "Status": "Enabled", "Filter": {"Prefix": "tmp/"}, "Expiration": {"Days": 7}}
+RULE_XML = (
+    "<LifecycleConfiguration><Rule><ID>tmp</ID><Status>Enabled</Status><Filter><Prefix>tmp/</Prefix></Filter>"
+    "<Expiration><Days>7</Days></Expiration></Rule></LifecycleConfiguration>"
+)
+
+
+async def files_of_others(four: FourServices, own: str) -> list[tuple[str, str, str]]:
+    """(target, name, text): what other tools wrote into files of what they made. The body of PUT /INDEX is its own name."""
+    await _on_search(four, own)
+    ask = four.search.wire.ask
+    public = {"Effect": "Allow", "Principal": {"AWS": ["*"]}, "Action": ["s3:GetObject"]}
+    access = {"Version": "2012-10-17", "Statement": [{**public, "Resource": [f"arn:aws:s3:::{own}/*"]}]}
+    await four.minio.settled("storage.bucket", {"bucket": own})
+    await four.minio.settled("storage.policy", {"policy": own, "document": reads(own)})
+    await four.minio.put_raw(own, "lifecycle", RULE_XML)
+    await four.minio.put_raw(own, "policy", access)
+    return [
+        ("minio", own, json.dumps({"Rules": [RULE]})),
+        ("minio", own, json.dumps(access)),
+        ("minio", own, json.dumps(reads(own))),
+        ("elasticsearch", own, json.dumps(await ask("GET", f"/{own}"))),
+        ("elasticsearch", own, json.dumps(await ask("GET", f"/_index_template/{own}"))),
+    ]
+
+
+async def test_what_other_tools_made_is_taken_over_from_their_files_without_a_write(four: FourServices) -> None:
+    """Strimzi's are in test_queue_import, those of Redis in test_import."""
+    own = unique("file")
+    files = await files_of_others(four, own)
+    before = await four.traces()
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for target, name, text in files:
+        for one in (await four.client.convert(text, target, name=name))["settings"]:
+            known = found.setdefault((one["type"], one["name"]), one)
+            known["value"] |= one["value"]
+    assert {kind for kind, _ in found} == {"storage.bucket", "storage.policy", "search.index", "search.index_template"}
+    plan = await four.client.plan(list(found.values()))
+    assert (plan["steps"], plan["unknown"], plan["refused"]) == ([], [], [])
+    await four.client.apply(list(found.values()))
+    for kind, name in found:
+        await until(lambda k=kind, n=name: ready(four, k, n), DEADLINE_S, f"{kind} is Ready")
+    assert await four.traces() == before
+    assert (await four.client.events(event_type="ActionStarted", limit=100))["items"] == []
+    await _away(four, {"search.index": own})
 
 
 async def test_a_plan_of_changes_to_everything_touches_nothing(four: FourServices, kafka_broker: Any) -> None:
