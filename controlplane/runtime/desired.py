@@ -72,8 +72,10 @@ class DesiredState:
         return affected
 
     def _needs(self, resolved: Resolved) -> list[str]:
-        """What it stands on, as settings: what is implied may be named by its object instead."""
-        return [self._setting_of(resolved, reference) for reference in resolved.requires]
+        """What it stands on, as settings: what is implied may be named by its object instead. An object that is a part of its
+        own is none of these."""
+        found = (self._setting_of(resolved, reference) for reference in resolved.requires)
+        return [reference for reference in found if reference != resolved.key.reference]
 
     def _setting_of(self, resolved: Resolved, reference: str) -> str:
         tenant = resolved.key.tenant

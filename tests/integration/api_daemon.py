@@ -190,7 +190,7 @@ async def daemon(
         queries=store,
         control=looked,
         operations=Ran(),
-        streams=ObjectStreams({}, looked),  # type: ignore[arg-type]  # nothing streams here
+        streams=ObjectStreams(Catalogue({}), looked),  # nothing streams here
         kinds={**KINDS, **ACCESS_KINDS},
         services=services or {},
         metrics=metrics,
