@@ -331,7 +331,7 @@ def recall_nothing(observed: Any, _remembered: Mapping[str, str]) -> Any:
     return observed
 
 
-def requires_nothing(_setting: str, _value: Any) -> Sequence[str]:
+def requires_nothing(_value: Any) -> Sequence[str]:
     """No implied dependency."""
     return ()
 
@@ -363,10 +363,9 @@ class Kind(Generic[ValueT, DesiredT, ObservedT]):
     plan: Callable[[ExternalId, DesiredT | None, ObservedT | None, Instant], Plan]
     """desired None = retire, observed None = absent."""
     target: Callable[[ValueT], str] = target_field
-    requires: Callable[[str, ValueT], Sequence[str]] = requires_nothing
-    """(name of the setting, value) → what it stands on by what its value names, as `type/name`; the target is implied anyway.
-    A name is that of the object or of its setting; what isn't declared isn't waited for, since the object may be there all the
-    same (targets are)."""
+    requires: Callable[[ValueT], Sequence[str]] = requires_nothing
+    """What it stands on by what its value names, as `type/name`; the target is implied anyway. A name is that of the object
+    or of its setting; what isn't declared isn't waited for, since the object may be there all the same (targets are)."""
     data_bearing: bool = False
     """Retiring keeps the backend object unless the policy says otherwise."""
     preexisting: bool = False

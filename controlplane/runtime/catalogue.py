@@ -203,7 +203,7 @@ class Catalogue:
             return Resolved(entry, key, target, None, value, external, None, tuple(explicit))
         at = () if self.is_own(key.service) else (f"{key.service}.target/{name}",)
         # What is another tenant's isn't waited for: its own connection says whether it is there.
-        implied = [needed for needed in (*at, *kind.requires(key.name, value)) if needed.count("/") == 1]
+        implied = [needed for needed in (*at, *kind.requires(value)) if needed.count("/") == 1]
         requires = dict.fromkeys((*explicit, *implied))
         external = ExternalId(key.setting_type, kind.identify(key.name, value))
         muted = mutes(entry.body, self.clock.now())

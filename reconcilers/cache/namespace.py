@@ -135,7 +135,7 @@ def authority(value: Namespace) -> str:
     return value.layers[0].target
 
 
-def _requires(_setting: str, value: Namespace) -> Sequence[str]:
+def _requires(value: Namespace) -> Sequence[str]:
     return [f"cache.target/{layer.target}" for layer in value.layers]
 
 

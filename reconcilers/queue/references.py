@@ -1,5 +1,4 @@
-"""What a declaration stands on by naming it: topics before permissions on them and before routes,
-permissions before the user who has them. Pure.
+"""What a declaration stands on by naming it: topics before permissions on them, and before routes. Pure.
 
 Names are those of the objects in Kafka. Of permissions only those on one topic count: what all topics with a prefix, or all
 groups, are called nobody knows.
@@ -9,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from reconcilers.queue import access, model
+from reconcilers.queue import model
 from schemas import queue
 
 
-def of_user(setting: str, value: queue.User) -> list[str]:
-    """The topics that it may use, and what else is permitted to it: nobody logs in before that holds."""
-    return [*_topics(value.acls or ()), f"{access.ACL}/{access.principal_of(access.username(setting, value))}"]
+def of_user(value: queue.User) -> list[str]:
+    """The topics that it may use."""
+    return _topics(value.acls or ())
 
 
-def of_acl(_setting: str, value: queue.Acl) -> list[str]:
+def of_acl(value: queue.Acl) -> list[str]:
     """The topics that may be used."""
     return _topics(value.acls)
 
@@ -28,7 +27,7 @@ def _topics(permissions: Iterable[queue.Permission]) -> list[str]:
     return [f"{model.TOPIC}/{name}" for name in named if name != "*"]
 
 
-def of_route(_setting: str, value: queue.Route) -> list[str]:
+def of_route(value: queue.Route) -> list[str]:
     """The topics that messages come from and go to."""
     dead = value.on_error.dead_letter
     return [f"{model.TOPIC}/{name}" for name in (value.source, *value.to, *([] if dead is None else [dead]))]

@@ -15,43 +15,43 @@ _NAMED: Final[Mapping[str, str]] = {
 }
 
 
-def of_index(_setting: str, value: search.Index) -> Sequence[str]:
+def of_index(value: search.Index) -> Sequence[str]:
     """Its pipelines, its lifecycle, its synonyms."""
     return [*_of_settings(value.settings), *_of_settings({"analysis": value.analysis})]
 
 
-def of_component_template(_setting: str, value: search.ComponentTemplate) -> Sequence[str]:
+def of_component_template(value: search.ComponentTemplate) -> Sequence[str]:
     """What the indices made of it will name."""
     return list(_of_settings(value.template.get("settings") or {}))
 
 
-def of_index_template(_setting: str, value: search.IndexTemplate) -> Sequence[str]:
+def of_index_template(value: search.IndexTemplate) -> Sequence[str]:
     """The parts that it is composed of, and what the indices made of it will name."""
     parts = [f"search.component_template/{name}" for name in value.composed_of]
     return [*parts, *_of_settings(value.template.get("settings") or {})]
 
 
-def of_alias(_setting: str, value: search.Alias) -> Sequence[str]:
+def of_alias(value: search.Alias) -> Sequence[str]:
     """The indices it stands for."""
     return [f"search.index/{name}" for name in value.indices]
 
 
-def of_pipeline(_setting: str, value: search.Pipeline) -> Sequence[str]:
+def of_pipeline(value: search.Pipeline) -> Sequence[str]:
     """Pipelines and stored scripts that its processors call."""
     return list(_of_processors([*value.processors, *value.on_failure]))
 
 
-def of_suggester(_setting: str, value: search.Suggester) -> Sequence[str]:
+def of_suggester(value: search.Suggester) -> Sequence[str]:
     """The index it is kept in."""
     return [f"search.index/{value.index}"]
 
 
-def of_user(_setting: str, value: search.User) -> Sequence[str]:
+def of_user(value: search.User) -> Sequence[str]:
     """Its roles."""
     return [f"search.role/{name}" for name in value.roles]
 
 
-def of_snapshot_policy(_setting: str, value: search.SnapshotPolicy) -> Sequence[str]:
+def of_snapshot_policy(value: search.SnapshotPolicy) -> Sequence[str]:
     """Where its snapshots lie."""
     return [f"search.repository/{value.repository}"]
 

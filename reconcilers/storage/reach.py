@@ -21,23 +21,23 @@ ARN: Final = "arn:aws:s3:::"
 # --- what it stands on -------------------------------------------------------------------------------------------------
 
 
-def bucket_requires(_setting: str, value: Bucket) -> Sequence[str]:
+def bucket_requires(value: Bucket) -> Sequence[str]:
     """The server's parameters that name who is notified: `arn:minio:sqs::NAME:webhook` is `notify_webhook:NAME`."""
     found = [one.arn.split(":") for one in value.notifications or ()]
     return [f"{parameters.SERVER_CONFIG}/notify_{parts[-1]}:{parts[-2]}" for parts in found]
 
 
-def user_requires(_setting: str, value: User) -> Sequence[str]:
+def user_requires(value: User) -> Sequence[str]:
     """The policies and groups that it is to have."""
     return [*_named(logins.POLICY, value.policies), *_named(logins.GROUP, value.groups)]
 
 
-def group_requires(_setting: str, value: Group) -> Sequence[str]:
+def group_requires(value: Group) -> Sequence[str]:
     """Its policies. Not its members: they may name the group, too, and are waited for by the plan."""
     return _named(logins.POLICY, value.policies)
 
 
-def key_requires(_setting: str, value: AccessKey) -> Sequence[str]:
+def key_requires(value: AccessKey) -> Sequence[str]:
     """Its user."""
     return _named(logins.USER, [value.user])
 

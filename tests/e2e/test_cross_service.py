@@ -45,7 +45,6 @@ IMPLIED = {
     "cache.namespace/pages": ["cache.target/redis"],
     "queue.acl/billing": ["queue.topic/orders"],
     "queue.user/web": ["queue.topic/orders"],
-    "queue.user/billing": ["queue.acl/billing"],
     "storage.user/web": ["storage.policy/web"],
     "search.user/web": ["search.role/web"],
     "search.alias/all": ["search.index/products"],
@@ -81,7 +80,6 @@ def application(own: str) -> list[dict[str, Any]]:
             "queue.user/web",
         ),
         setting("storage.policy/web", {**storage, "policy": own, "document": document}, "storage.bucket/images"),
-        setting("queue.user/billing", {**queue, "username": f"{own}-b", "password": SECRET}),
         setting("queue.acl/billing", {**queue, "principal": f"User:{own}-b", "acls": [orders]}),
         setting(
             "queue.user/web", {**queue, "username": own, "password": SECRET, "acls": [orders]}, "cache.redis_user/web"

@@ -77,7 +77,7 @@ class Load:
                     answer = await self.request("PUT", f"/_doc/{one}", {"n": turn, "title": f"turn {turn}"})
                     self.known(one, turn, answer)
                 case 1:
-                    if one in self.expected:
+                    if one in self.expected and one not in self.doubtful:
                         answer = await self.update(one, turn)
                     else:
                         answer = await self.request("PUT", f"/_doc/{one}", {"n": turn, "title": f"turn {turn}"})

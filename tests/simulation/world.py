@@ -238,7 +238,7 @@ def service(server: Server, planner: Callable[..., Plan] = plan, more: Mapping[s
         identify=lambda name, value: value.item or name,
         desired=lambda name, value: value.size,
         plan=planner,
-        requires=lambda _, value: value.needs,
+        requires=lambda value: value.needs,
     )
     return Service(
         "mesh",

@@ -85,7 +85,7 @@ def test_retiring_takes_the_registration_away_once() -> None:
 
 def test_the_first_layer_is_the_authority_and_all_targets_are_required() -> None:
     assert NAMESPACE.target(VALUE) == "redis"
-    assert NAMESPACE.requires("n", VALUE) == ["cache.target/redis", "cache.target/memcached"]
+    assert NAMESPACE.requires(VALUE) == ["cache.target/redis", "cache.target/memcached"]
     assert NAMESPACE.identify("products", VALUE) == "shop:"
 
 

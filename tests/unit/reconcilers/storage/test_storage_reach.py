@@ -37,7 +37,7 @@ def value_of(kind: str, value: dict[str, Any]) -> Any:
     ],
 )
 def test_what_is_named_is_waited_for_once_it_is_declared(kind: str, value: dict[str, Any], needs: list[str]):
-    assert list(KINDS[kind].requires("n", value_of(kind, value))) == needs
+    assert list(KINDS[kind].requires(value_of(kind, value))) == needs
 
 
 @pytest.mark.parametrize(
