@@ -125,7 +125,7 @@ async def imported(four: FourServices, kinds: dict[str, str]) -> list[dict[str, 
 
 
 async def test_what_others_made_is_taken_over_without_a_write(four: FourServices, kafka_broker: Any) -> None:
-    kinds = await made_by_others(four, kafka_broker, unique("taken-over"))
+    kinds = await made_by_others(four, kafka_broker, unique("found"))
     before = await four.traces()
     settings = await imported(four, kinds)
     assert {one["type"] for one in settings} == kinds.keys()

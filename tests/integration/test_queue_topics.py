@@ -175,11 +175,11 @@ async def test_nothing_is_sent_once_the_fence_is_closed(kafka_broker):
 
 
 async def test_what_exists_is_found_and_converges_as_it_is(kafka_broker):
-    name = unique("found")
+    name = unique("existed")
     async with world(kafka_broker) as one, by_hand(kafka_broker) as hand:
         config = {"num_partitions": 3, "replication_factor": 1, "configs": {"cleanup.policy": "compact"}}
         await hand(lambda admin: admin.create_topics({name: config}, wait_for_metadata=True))
-        (found,) = await one.backend.discover(TOPIC, "found-*")
+        (found,) = await one.backend.discover(TOPIC, "existed-*")
         assert found.value == {"partitions": 3, "replication_factor": 1, "config": {"cleanup.policy": "compact"}}
         assert await one.converge(TOPIC, found.value, found.name) == []
         assert await one.backend.discover(TOPIC, "__consumer*") == []
