@@ -10,6 +10,11 @@ The defaults of Kafka are for clusters: with one node every internal topic has o
 Note [Nobody to hand over to]. A broker that shuts down first gives its partitions to others. Alone it can only withdraw from
 them, while it still takes records, and transactions that it says are committed in those moments aren't (4.3.1, see
 `kafka_shard`): so it doesn't.
+
+Note [First in the hash table]. A broker that starts without a snapshot folds the whole metadata log into one change, and when
+a user that was removed comes before all others in it, every credential of its mechanism is dropped (4.3.1,
+`ScramDelta.apply`), the administrator's as well. The order is that of Java's hash table, so a user whose hash is 0, made at
+the format and never removed, comes first and keeps the others. Nobody knows its password.
 """
 
 from __future__ import annotations
@@ -32,6 +37,8 @@ from controlplane.devstack.ports import LOOPBACK, free_or_any, listener
 
 ADMIN: Final = "admin"
 ADMIN_SECRET: Final = "kafka-admin"  # noqa: S105 - the name of a file
+FIRST: Final = "first-muftmio"
+"""Note [First in the hash table]"""
 PROPERTIES: Final = "kraft.properties"
 FORMAT: Final = "format.args"
 MEMORY: Final = "-Xms128m -Xmx384m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
@@ -102,7 +109,8 @@ def _write_format(place: Place) -> None:
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
     arguments = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", PROPERTIES]
     for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
-        arguments += ["--add-scram", f"{mechanism}=[name={ADMIN},password={password}]"]
+        for name, its_password in ((FIRST, uuid.uuid4().hex), (ADMIN, password)):
+            arguments += ["--add-scram", f"{mechanism}=[name={name},password={its_password}]"]
     path = place.home / FORMAT
     with contextlib.suppress(FileNotFoundError):
         path.unlink()

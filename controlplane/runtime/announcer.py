@@ -12,6 +12,7 @@ so that it is right when one of them is taken.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -79,6 +80,8 @@ class Announcer:
         self._affected: set[str] = set()
         """Keys to be looked at when the round is announced."""
         self._moved = asyncio.Event()
+        self._announced = asyncio.Event()
+        """A round is announced, or a shard is no longer ours."""
         replica.listen(lambda *_: self._moved.set())
 
     def load(self) -> None:
@@ -95,6 +98,7 @@ class Announcer:
         """The shard is lost; its next incarnation may be here already."""
         if self._owned.get(shard.index) is shard:
             del self._owned[shard.index]
+            self._announced.set()
 
     async def run(self) -> None:
         """Announce until cancelled."""
@@ -108,6 +112,15 @@ class Announcer:
                 await asyncio.sleep(RETRY_S)
                 self._moved.set()
             await self._moved.wait()
+
+    async def finish(self, timeout_s: float) -> None:
+        """Wait until everything folded so far is announced, within bounds; for when nothing more is accepted."""
+        position = self._replica.state.position
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while any(shard.announced < position for shard in self._owned.values()):
+                    self._announced.clear()
+                    await self._announced.wait()
 
     async def _round(self) -> bool:
         """Announce one chunk for every shard that is behind; False when there is nothing to announce."""
@@ -128,6 +141,7 @@ class Announcer:
             self._followed = stop
         for index, shard in behind.items():
             await self._announce(shard, rounds.get(index), stop)
+        self._announced.set()
         affected, self._affected = self._affected, set()
         self._look(affected)
         return True

@@ -50,6 +50,9 @@ STEADY_S: Final = 60.0
 """A shard that was held for so long before it was lost is taken again at once."""
 
 
+ANNOUNCE_S: Final = 2.0
+"""How long a process that ends waits for the events of what it accepted; the next owner makes up for the rest."""
+
 LOOK_AGAIN_S: Final = 0.1
 """Right after an assignment the group may not read as settled yet."""
 
@@ -134,10 +137,11 @@ class Controller:
                 loop.resume()
 
     async def stop(self) -> None:
-        """Begin nothing new, let effects under way end, give the shards up."""
+        """Begin nothing new, let effects under way end, announce what was accepted, give the shards up."""
         self._stopping = True
         await self._drain(self._loops.values())
         await self._loop_supervisor.stop()
+        await self._announcer.finish(ANNOUNCE_S)
         await self._supervisor.stop()
         await self._companions.close()
 

@@ -17,10 +17,12 @@ import pytest
 
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.ports import LOOPBACK, any_free
+from controlplane.devstack.provision import Program
+from controlplane.devstack.redis import REDIS
 from tests.e2e.fault_checker import Evidence, violations
 from tests.e2e.fault_cluster import FAULTS, Distant
 from tests.e2e.fault_run import Plan, run
-from tests.servers import kafka_in
+from tests.servers import kafka_in, started
 
 SEEDS = int(os.environ.get("COREPLANE_FAULT_SEEDS", "0"))
 FIRST = int(os.environ.get("COREPLANE_FAULT_SEED", "1"))
@@ -30,9 +32,10 @@ LONG = [
     Plan(seed, random.Random(seed).choices(sorted(FAULTS), k=FAULTS_IN_A_LONG_RUN))
     for seed in range(FIRST, FIRST + SEEDS)
 ]
+UNFENCED_RUNS = 4
 UNFENCED = (str(Path(__file__).with_name("unfenced_daemon.py")), "serve", "--config")
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +64,19 @@ async def test_under_faults_every_law_holds(plan: Plan, tmp_path: Path, distant:
     assert violations(found) == []
 
 
-async def test_the_checker_notices_when_the_fence_is_broken(tmp_path: Path, distant: Distant, redis_server: Any):
-    plan = Plan(FIRST, ("owner_stood_still", "owner_stood_still"), UNFENCED, converges=False)
-    found = await run(plan, tmp_path, distant, redis_server.url)
-    print(summary(plan, found))
-    broken = violations(found)
-    print("\n".join(broken[:5]))
-    # What the cluster was still at when the evidence was taken has no end, which says nothing of the fence.
-    assert [line for line in broken if line.startswith("P5") and "never ended" not in line]
+async def test_the_checker_notices_when_the_fence_is_broken(
+    tmp_path: Path, distant: Distant, programs: dict[str, Program], guardian: Guardian
+):
+    """An owner that stood still does damage only when it had something under way: one of a few runs shows it."""
+    for seed in range(FIRST, FIRST + UNFENCED_RUNS):
+        plan = Plan(seed, ("owner_stood_still",) * 3, UNFENCED, converges=False)
+        redis = await started(REDIS, tmp_path / f"redis{seed}", programs["redis"], guardian)
+        found = await run(plan, tmp_path / f"run{seed}", distant, redis.url)
+        await redis.kill()
+        print(summary(plan, found))
+        broken = violations(found)
+        print("\n".join(broken[:5]))
+        # What the cluster was still at when the evidence was taken has no end, which says nothing of the fence.
+        if any(line.startswith("P5") and "never ended" not in line for line in broken):
+            return
+    pytest.fail(f"nothing was noticed in {UNFENCED_RUNS} runs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from redis.asyncio import Redis
 
 from controlplane.client.http import CoreplaneClient
@@ -17,11 +19,14 @@ from controlplane.devstack.elasticsearch import credentials
 from reconcilers.queue import kafka_groups, kafka_users
 from reconcilers.queue.kafka_topics import Topics
 from reconcilers.search.shadow import SHADOW
+from reconcilers.storage.s3 import Refused, bucket_path
 from tests.integration import queue_world, search_world, storage_world
 from tests.servers import DaemonProcess
 
 TARGETS = ("cache.target/redis", "queue.target/kafka", "storage.target/minio", "search.target/elasticsearch")
 _CHANGED = re.compile(r'^minio_s3_requests_total\{api="(?:put|delete|post|copy|complete)\w*".*\} (\d+)', re.MULTILINE)
+_MARKED = re.compile(r'^minio_s3_requests_total\{api="getbucketpolicystatus".*\} (\d+)', re.MULTILINE)
+TOLD_S = 30.0
 SECRET = {"from_file": "secrets/app"}
 PASSWORD = "sesame-sesame-1"
 
@@ -58,9 +63,21 @@ class FourServices:
         }
 
     async def _of_minio(self) -> dict[str, Any]:
-        told = await self.minio.client.prometheus()
+        told = await self._told_by_minio()
         exported = {kind: await self.minio.backend._iam.all_of(kind) for kind in LOGINS}
         return {"writes": sum(map(int, _CHANGED.findall(told))), "logins": exported}
+
+    async def _told_by_minio(self) -> str:
+        """Its counters with everything that was sent so far: it tells them up to ten seconds late, so until it knows of
+        a call that nobody else makes."""
+        mark, client = queue_world.unique("mark"), self.minio.client
+        before = _marks(await client.prometheus())
+        with pytest.raises(Refused):
+            await client.get(bucket_path(mark), {"policyStatus": ""})
+        async with asyncio.timeout(TOLD_S):
+            while _marks(told := await client.prometheus()) <= before:
+                await asyncio.sleep(0.1)
+        return told
 
     async def _of_search(self) -> dict[str, Any]:
         """But for shadows, by which the server is asked what a change would be: they hold nothing and are nowhere."""
@@ -74,6 +91,10 @@ class FourServices:
             "users": await ask("GET", "/_security/user"),
             "roles": await ask("GET", "/_security/role"),
         }
+
+
+def _marks(told: str) -> int:
+    return sum(map(int, _MARKED.findall(told)))
 
 
 LOGINS = ("storage.policy", "storage.user", "storage.group", "storage.access_key")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from tests.integration.cache_world import DictSecrets, OpenFence
 KINDS: Mapping[str, Kind[Any, Any, Any]] = {kind.setting_type: kind for kind in SERVICES["search"].kinds}
 INDEX = "search.index"
 DEADLINE_S = 100.0
+RECOVERED_S = 60.0
 
 
 class SearchWorld:
@@ -114,7 +116,18 @@ async def opened(server: Any, known: Mapping[str, str] | None = None, **target: 
     who = {"username": name, "password": {"from_env": "ES"}}
     secrets = DictSecrets(ES=password, **(known or {}))
     async with search_world(server.url, secrets=secrets, **who, **target) as world:
+        await _recovered(world)
         yield world
+
+
+async def _recovered(world: SearchWorld) -> None:
+    """A node that was just started answers before it knows what it holds."""
+    async with asyncio.timeout(RECOVERED_S):
+        while True:
+            with contextlib.suppress(TransientError):
+                await world.wire.ask("GET", "/_cluster/health", params={"wait_for_status": "yellow"})
+                return
+            await asyncio.sleep(0.1)
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError
+from kafka.admin import KafkaAdminClient, UserScramCredentialDeletion, UserScramCredentialUpsertion
 
 from controlplane.devstack import kafka, kafka_program, secrets
 from controlplane.devstack.guardian import Guardian
@@ -16,6 +17,7 @@ from controlplane.devstack.stack import Stack
 from controlplane.log.kafka import open_kafka
 from tests.servers import program_of, started
 
+MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 
@@ -41,7 +43,7 @@ async def test_the_strict_listener_takes_the_administrator_and_nobody_else(tmp_p
     server = await started(kafka.KAFKA, tmp_path, await program_of(kafka.KAFKA), guardian)
     strict = f"127.0.0.1:{kafka.sasl_port(server.place)}"
     password = secrets.ensure(server.place.data_dir, kafka.ADMIN_SECRET)
-    for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+    for mechanism in MECHANISMS:
         producer = client(strict, mechanism, password)
         await producer.start()
         await producer.stop()
@@ -50,6 +52,27 @@ async def test_the_strict_listener_takes_the_administrator_and_nobody_else(tmp_p
         await producer.start()
     await producer.stop()
     assert not (server.place.home / kafka.FORMAT).exists(), "the password of the format isn't left behind"
+    await server.kill()
+
+
+async def test_users_that_were_removed_take_nobody_with_them_when_the_broker_starts_again(
+    tmp_path: Path, guardian: Guardian
+):
+    server = await started(kafka.KAFKA, tmp_path, await program_of(kafka.KAFKA), guardian)
+    admin = KafkaAdminClient(bootstrap_servers=server.url.removeprefix("kafka://"))
+    names = [f"user-{number}" for number in range(50)]
+    for mechanism in MECHANISMS:
+        for change in (lambda *one: UserScramCredentialUpsertion(*one, "secret"), UserScramCredentialDeletion):
+            errors = admin.alter_user_scram_credentials([change(name, mechanism) for name in names])
+            assert not any(errors.values()), errors
+    admin.close()
+    await server.kill()
+    await server.start()
+    password = secrets.ensure(server.place.data_dir, kafka.ADMIN_SECRET)
+    for mechanism in MECHANISMS:
+        producer = client(f"127.0.0.1:{kafka.sasl_port(server.place)}", mechanism, password)
+        await producer.start()
+        await producer.stop()
     await server.kill()
 
 
