@@ -19,7 +19,7 @@ from controlplane.domain.placing import at, place_of
 from controlplane.domain.writes import Change
 from controlplane.runtime.directory import overlap, stands
 from schemas.access import ACCESS_KINDS, Grant, Share
-from schemas.names import ACCESS, SYSTEM, Key, parse_key
+from schemas.names import ACCESS, SYSTEM, Key, parse_key, timestamp
 
 QUOTA_RETRY_S: Final = 60.0
 """Nobody knows when a tenant will have retired something."""
@@ -41,6 +41,12 @@ async def submit(
         timeout_s=call.write_timeout_s,
         remember=call.may_be_repeated,
     )
+
+
+def record(call: Call[Any], reason: str) -> dict[str, Any]:
+    """What a change request of this call would say of itself: at, actor, reason, request_id."""
+    at_ = timestamp(call.parts.clock.now())
+    return {"at": at_, "actor": call.caller.actor, "reason": reason, "request_id": call.request_id}
 
 
 def count_operation(call: Call[Any]) -> None:

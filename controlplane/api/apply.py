@@ -13,7 +13,6 @@ from controlplane.domain import writes
 from controlplane.domain.documents import Document, document_of
 from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.domain.fold import ChangeOutcome
-from schemas.names import timestamp
 
 
 async def apply(call: Call[parameters.Apply]) -> web.Response:
@@ -23,11 +22,10 @@ async def apply(call: Call[parameters.Apply]) -> web.Response:
     first = admission.remembered(call)
     changes = [] if first is not None else await plan.proposed(call, document)
     if call.query.plan is not None and first is None:
-        changes = await plan.as_planned(call, document, changes, call.query.plan)
+        proposal = plan.of_document(call, document, changes)
+        changes = await plan.as_planned(call, proposal, plan.path(call), call.query.plan)
     if call.query.dry_run:
-        at = timestamp(call.parts.clock.now())
-        record = {"at": at, "actor": call.caller.actor, "reason": document.reason, "request_id": call.request_id}
-        outcomes = writes.trial_outcomes(replica.state, changes, record)
+        outcomes = writes.trial_outcomes(replica.state, changes, admission.record(call, document.reason))
         return answer({**_results(outcomes, replica.state.position), "dry_run": True})
     if first is None and not changes:
         return answer(_results((), replica.state.position))

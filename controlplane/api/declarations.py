@@ -14,7 +14,7 @@ from controlplane.domain import answers, history, patch, preconditions, writes
 from controlplane.domain.documents import only_fields, text_field
 from controlplane.domain.errors import Fault, Reason, Refused
 from controlplane.domain.fold import ChangeOutcome, Entry, State, Verdict
-from schemas.names import Key, timestamp
+from schemas.names import Key
 
 BODY_FIELDS = ("value", "labels", "depends_on", "policy", "reason")
 
@@ -157,9 +157,7 @@ def _dry_run(call: Call[Any], key: Key, change: _Changer, reason: str) -> web.Re
     entry = state.entries.get(str(key))
     made = change(entry, preconditions.expected(call.precondition(), entry.revision if entry else 0))
     admission.admit(call, [made])
-    at = timestamp(call.parts.clock.now())
-    record = {"at": at, "actor": call.caller.actor, "reason": reason, "request_id": call.request_id}
-    after = writes.trial(state, made, record)
+    after = writes.trial(state, made, admission.record(call, reason))
     return answer({**answers.setting(after, call.parts.statuses.get(str(key))), "dry_run": True})
 
 

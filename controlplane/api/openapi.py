@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 from pydantic.json_schema import models_json_schema
 
 from controlplane.api import parameters, problems
@@ -310,6 +310,10 @@ class Planned(BaseModel):
     warnings: list[Warned]
 
 
+class RolledBack(RootModel[Applied | Planned]):
+    """What became of a rollback; with `dry_run`, the plan of it."""
+
+
 _MODELS: Final[Sequence[type[BaseModel]]] = (
     InfrastructureSetting,
     InfrastructureEvent,
@@ -326,6 +330,7 @@ _MODELS: Final[Sequence[type[BaseModel]]] = (
     Applied,
     Audit,
     Planned,
+    RolledBack,
     Settings,
     Events,
     Metrics,

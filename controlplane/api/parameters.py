@@ -98,6 +98,7 @@ class History(Parameters):
 
 
 AllowPrune = Annotated[bool, Field(description="Prune over the safety share.")]
+PlanOf = Annotated[str | None, Field(description="`plan_id` of the plan of this body: 409 if the world moved.")]
 
 
 class Apply(Parameters):
@@ -105,7 +106,7 @@ class Apply(Parameters):
 
     dry_run: DryRun = False
     allow_prune: AllowPrune = False
-    plan: Annotated[str | None, Field(description="`plan_id` of the plan of this body: 409 if the world moved.")] = None
+    plan: PlanOf = None
 
 
 class Plan(Parameters):
@@ -118,6 +119,7 @@ class Rollback(Parameters):
     """Of POST rollback."""
 
     dry_run: DryRun = False
+    plan: PlanOf = None
 
 
 class Diff(Parameters):

@@ -20,7 +20,6 @@ from controlplane.domain.writes import Change
 from controlplane.runtime import foreseen
 from controlplane.runtime.foreseen import Previewed
 from controlplane.runtime.preview import Proposal
-from schemas.names import timestamp
 
 _MANY: Final = 500
 """Validating this many declarations takes tens of milliseconds: it is done beside the loop, which has leases to keep."""
@@ -32,7 +31,7 @@ _TOLD: Final = 20
 async def plan(call: Call[parameters.Plan]) -> web.Response:
     """What an apply of the same body would do to every setting, and to the backends. Nothing is done."""
     document = document_of(await bodies.json_or_yaml(call.request, call.most_bytes))
-    found = await _foreseen(call, document, await proposed(call, document))
+    found = await foresee(call, of_document(call, document, await proposed(call, document)), path(call))
     return answer(found.document())
 
 
@@ -50,15 +49,31 @@ async def proposed(call: Call[Any], document: Document) -> list[Change]:
     return changes
 
 
-async def as_planned(call: Call[Any], document: Document, changes: Sequence[Change], plan_id: str) -> list[Change]:
+def of_document(call: Call[Any], document: Document, changes: Sequence[Change]) -> Proposal:
+    """The proposal of an apply."""
+    return Proposal(call.tenant, changes, document.prune, admission.record(call, document.reason))
+
+
+def path(call: Call[Any]) -> str:
+    """Where an owner says what an apply would do to what it drives."""
+    allow = "true" if call.query.allow_prune else "false"
+    return f"{root(call)}/plan?allow_prune={allow}"
+
+
+def root(call: Call[Any]) -> str:
+    """The path of the call's tenant."""
+    return TENANT.format(tenant=quote(call.tenant, safe=""))
+
+
+async def as_planned(call: Call[Any], proposal: Proposal, where: str, plan_id: str) -> list[Change]:
     """The changes, each expecting the revision that was planned with. Raises `Refused` (PlanStale) when the plan of them
-    isn't the one with that id any more, naming what moved."""
+    isn't the one with that id any more, naming what moved. `where`: the path of the same at their owners."""
     before = foreseen.parse_plan_id(plan_id)
-    now = await _foreseen(call, document, changes)
+    now = await foresee(call, proposal, where)
     faults = [] if before.same(now.plan_id) else foreseen.moved(before, now)
     if faults:
         raise _stale(f"{faults[0].path}: {faults[0].message}", faults)
-    return [{**change, "expected": now.revisions[change["key"]]} for change in changes]
+    return [{**change, "expected": now.revisions[change["key"]]} for change in proposal.changes]
 
 
 def overtaken(refusals: Sequence[Refusal]) -> Refused:
@@ -67,19 +82,12 @@ def overtaken(refusals: Sequence[Refusal]) -> Refused:
     return _stale(refused.detail, refused.faults) if refused.reason is Reason.CONFLICT else refused
 
 
-async def _foreseen(call: Call[Any], document: Document, changes: Sequence[Change]) -> Previewed:
-    record = {
-        "at": timestamp(call.parts.clock.now()),
-        "actor": call.caller.actor,
-        "reason": document.reason,
-        "request_id": call.request_id,
-    }
-    found = await call.parts.preview.foresee(Proposal(call.tenant, changes, document.prune, record))
+async def foresee(call: Call[Any], proposal: Proposal, where: str) -> Previewed:
+    """What would become of every setting; what others drive is asked of them, by the same body at `where`."""
+    found = await call.parts.preview.foresee(proposal)
     if not (wanted := found.elsewhere()):
         return found
-    allow = "true" if call.query.allow_prune else "false"
-    path = f"{TENANT.format(tenant=quote(call.tenant, safe=''))}/plan?allow_prune={allow}"
-    return foreseen.merged(found, await call.parts.forwarding.plans(call.request, call.request_id, wanted, path))
+    return foreseen.merged(found, await call.parts.forwarding.plans(call.request, call.request_id, wanted, where))
 
 
 def _stale(what: str, faults: Sequence[Fault]) -> Refused:

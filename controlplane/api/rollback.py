@@ -9,14 +9,15 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from controlplane.api import admission, bodies, parameters
+from controlplane.api import admission, bodies, parameters, plan
 from controlplane.api.call import CORRELATION, Call, answer
 from controlplane.domain import answers, rollback, writes
 from controlplane.domain.errors import Fault, Reason, Refused
-from controlplane.domain.fold import ChangeOutcome, Verdict
+from controlplane.domain.fold import Verdict
 from controlplane.domain.history import Records
 from controlplane.domain.rollback import Place, Request, Restored, Seen
-from schemas.names import ACCESS, parse_key, timestamp
+from controlplane.runtime.preview import Proposal
+from schemas.names import ACCESS, parse_key
 
 _MANY: Final = 500
 """So many settings are compared beside the loop, which has leases to keep."""
@@ -33,17 +34,19 @@ async def roll_back(call: Call[parameters.Rollback]) -> web.Response:
     found = [] if first is not None else await _restored(call, asked)
     changes = [one.change for one in found if one.change is not None]
     admission.admit(call, changes)
+    proposal, where = Proposal(call.tenant, changes, None, admission.record(call, asked.reason)), _path(call)
+    if call.query.plan is not None and first is None:
+        changes = await plan.as_planned(call, proposal, where, call.query.plan)
     if call.query.dry_run:
-        at = timestamp(now)
-        record = {"at": at, "actor": call.caller.actor, "reason": asked.reason, "request_id": call.request_id}
-        outcomes = writes.trial_outcomes(replica.state, changes, record)
-        return answer({"revision": replica.state.position, "results": _listed(found, outcomes), "dry_run": True})
+        told = (await plan.foresee(call, proposal, where)).document()
+        told |= {"results": _listed(found, told["results"])}
+        return answer({"revision": replica.state.position, "dry_run": True, **told})
     if first is None and not changes:
         newest = max((one.now.revision for one in found if one.now is not None), default=replica.state.position)
         return answer({"revision": newest, "results": []})
     verdict = first or await admission.submit(call, changes, reason=asked.reason)
     if verdict.refusals:
-        raise writes.refused(verdict.refusals)
+        raise plan.overtaken(verdict.refusals) if call.query.plan is not None else writes.refused(verdict.refusals)
     _check_same(asked, verdict)
     results = [{"setting": o.key, "outcome": o.outcome, "generation": o.generation} for o in verdict.outcomes]
     return answer({"revision": verdict.offset + 1, "results": results}, headers={CORRELATION: verdict.request_id})
@@ -78,10 +81,16 @@ async def _records(call: Call[Any], offsets: Sequence[int]) -> list[tuple[int, M
     return found
 
 
-def _listed(found: Sequence[Restored], outcomes: Sequence[ChangeOutcome]) -> list[dict[str, Any]]:
+def _path(call: Call[Any]) -> str:
+    """Where an owner says what the rollback would do to what it drives."""
+    return f"{plan.root(call)}/rollback?dry_run=true"
+
+
+def _listed(found: Sequence[Restored], results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Every setting chosen; those that are as they were are unchanged."""
-    told = {outcome.key: outcome.outcome for outcome in outcomes}
-    return [{"setting": one.key, "outcome": told.get(one.key, "unchanged"), "changed": one.changed} for one in found]
+    told = {result["setting"]: result for result in results}
+    same = {"outcome": "unchanged", "changed": [], "differences": []}
+    return [told.get(one.key, {"setting": one.key, **same}) for one in found]
 
 
 def _check_same(asked: Request, verdict: Verdict) -> None:

@@ -141,7 +141,7 @@ SETTINGS: Final = (
         rollback.roll_back,
         "Declare again what was declared at a revision of the log or at a time, all or none",
         Role.EDITOR,
-        {200: Answer("Applied")},
+        {200: Answer("RolledBack", "With `dry_run` what of a plan is told.")},
         query=parameters.Rollback,
         body=Body("RollbackBody"),
         headers=("Idempotency-Key",),

@@ -141,11 +141,16 @@ def _show_plan(found: Json) -> None:
     rows = list(plan_rows(found))
     if rows:
         printing.show(Rows(["SETTING", "OUTCOME", "WHAT WOULD BE DONE"], rows))
-    for one in found.get("warnings", ()):
-        printing.show(Text(f"{reference_of(one['setting'])}: {one['message']}", "yellow"))
+    printing.show(*warnings(found))
     printing.show(Text(plan_line(found)))
     if differs(found):
         printing.show(Text(f"exactly this, or nothing: coreplane apply --plan {found['plan_id']} -f …", "dim"))
+
+
+def warnings(found: Json) -> Iterator[Text]:
+    """What people should know of what they declare."""
+    for one in found.get("warnings", ()):
+        yield Text(f"{reference_of(one['setting'])}: {one['message']}", "yellow")
 
 
 def plan_rows(found: Json) -> Iterator[tuple[str, Text, str]]:

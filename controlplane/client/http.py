@@ -202,19 +202,22 @@ class CoreplaneClient:
         settings: Sequence[str] | None = None,
         labels: Mapping[str, str] | None = None,
         reason: str | None = None,
+        plan: str | None = None,
         dry_run: bool = False,
         idempotency_key: str | None = None,
     ) -> Json:
         """Declare again what was declared at `to` (a revision of the log, or a time), all or none → as `apply`.
         `settings`: `type/name` each; without them, and without `labels`, all there are or were are meant.
-        `dry_run`: → `{results: [{setting, outcome, changed}]}`, nothing stored.
+        `dry_run`: → as `plan`, nothing stored. `plan`: the id of that; when the world has moved since, nothing is stored.
         """
         body: Json = {"to": to}
         body |= {"settings": list(settings)} if settings else {}
         body |= {"labels": dict(labels)} if labels else {}
         body |= {"reason": reason} if reason else {}
-        query = {"dry_run": dry_run or None}
-        return await self._write("POST", f"{self._root}/rollback", body, query, _key(idempotency_key))
+        if dry_run:
+            request = Request("POST", f"{self._root}/rollback", {"dry_run": True}, body, extra_time_s=PLAN_S)
+            return dict((await self._transport.call(request)).body)
+        return await self._write("POST", f"{self._root}/rollback", body, {"plan": plan}, _key(idempotency_key))
 
     async def drift(
         self,

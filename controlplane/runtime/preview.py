@@ -81,7 +81,9 @@ class Proposal:
     def asked(self) -> Any:
         """The request in its normal form. What a prune finds isn't asked for: it depends on what is there."""
         declared = sorted((c["key"], c["body"]) for c in self.changes if c["op"] == "declare")
-        return [declared, None if self.prune is None else dict(self.prune)]
+        if self.prune is not None:
+            return [declared, dict(self.prune)]
+        return [declared, sorted(c["key"] for c in self.changes if c["op"] == "retire")]
 
 
 @dataclass(frozen=True, slots=True)

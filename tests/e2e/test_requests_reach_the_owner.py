@@ -119,8 +119,15 @@ async def test_a_plan_asks_every_owner_and_is_the_same_at_any_replica(replicas: 
         assert plan["unknown"] == []
     assert len({plan["plan_id"] for plan in plans}) == 1
     async with client(replicas[1]) as one:
-        await one.apply(document, plan=plans[0]["plan_id"])
+        applied = await one.apply(document, plan=plans[0]["plan_id"])
         await all_ready(one, 120)  # a broker that answers late costs shards, and they come back
+    backs = []
+    for process in replicas:
+        async with client(process) as one:
+            backs.append(await one.rollback(applied["revision"] - 1, dry_run=True))
+    for back in backs:
+        assert {step["setting"] for step in back["steps"]} == {f"default/cache.namespace/s-{t}" for t in TARGETS}
+    assert backs[0]["plan_id"] == backs[1]["plan_id"]
 
 
 async def test_rights_are_those_of_who_asked_and_hops_are_counted(replicas: list[DaemonProcess], redis_server: Any):

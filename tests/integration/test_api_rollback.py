@@ -59,10 +59,10 @@ async def test_a_dry_run_lists_outcomes_and_changed_paths_and_stores_nothing(api
     good = await declare(api, target("a"), target("same"))
     await declare(api, target("a", 1, labels={"x": "1"}), target("b"))
     listed = await api.call("POST", f"{ROLLBACK}?dry_run=true", 200, json={"to": good})
-    assert listed["results"] == [
-        {"setting": "default/cache.target/a", "outcome": "updated", "changed": ["/labels/x", "/value/url"]},
-        {"setting": "default/cache.target/b", "outcome": "retired", "changed": []},
-        {"setting": "default/cache.target/same", "outcome": "unchanged", "changed": []},
+    assert [(row["setting"], row["outcome"], row["changed"]) for row in listed["results"]] == [
+        ("default/cache.target/a", "updated", ["/labels/x", "/value/url"]),
+        ("default/cache.target/b", "retired", []),
+        ("default/cache.target/same", "unchanged", []),
     ]
     assert await api.log.settings.end_offset() == 2
 

@@ -111,12 +111,23 @@ def test_a_bad_change_is_rolled_back(shell: Shell, name: str) -> None:
     shell("apply", "-f", "-", "--reason", "oops", stdin=user(name, "+@all"))
     revision = str(good["revision"])
     listed = shell("rollback", "--to", revision, f"cache.redis_user/{name}", "--dry-run")
-    assert f"cache.redis_user/{name}  updated  /value/commands/0" in listed
-    assert "dry run: nothing stored" in listed
+    assert f"cache.redis_user/{name}  updated  /value/commands/0  SetUser" in listed
+    assert "1 step (dry run: nothing stored)" in listed
     assert "1 updated" in shell("rollback", "--to", revision, "-l", f"shop={name}", "--wait")
     assert shell.json("get", f"cache.redis_user/{name}")["value"] == good["value"]
     assert "all is declared as it was" in shell("rollback", "--to", revision, f"cache.redis_user/{name}")
     assert shell.json("history", f"cache.redis_user/{name}")[0]["reason"] == f"rollback to {revision}"
+
+
+def test_a_rollback_is_planned_and_held_to(shell: Shell, name: str) -> None:
+    good = str(shell.json("get", f"cache.redis_user/{name}")["revision"])
+    shell("apply", "-f", "-", stdin=user(name, "+@all"))
+    chosen = ("--to", good, f"cache.redis_user/{name}")
+    planned = shell.json("rollback", *chosen, "--dry-run")["plan_id"]
+    shell("apply", "-f", "-", stdin=user(name, "+@write"))
+    assert "the world moved since the plan" in shell("rollback", *chosen, "--plan", planned, code=1)
+    planned = shell.json("rollback", *chosen, "--dry-run")["plan_id"]
+    assert "1 updated" in shell("rollback", *chosen, "--plan", planned)
 
 
 def test_a_rollback_without_a_place_or_to_nothing_is_refused(shell: Shell) -> None:
