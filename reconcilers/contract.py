@@ -331,6 +331,11 @@ def recall_nothing(observed: Any, _remembered: Mapping[str, str]) -> Any:
     return observed
 
 
+def follows_nothing(_setting: str, _value: Any) -> Sequence[str]:
+    """No order."""
+    return ()
+
+
 def requires_nothing(_value: Any) -> Sequence[str]:
     """No implied dependency."""
     return ()
@@ -366,6 +371,9 @@ class Kind(Generic[ValueT, DesiredT, ObservedT]):
     requires: Callable[[ValueT], Sequence[str]] = requires_nothing
     """What it stands on by what its value names, as `type/name`; the target is implied anyway. A name is that of the object
     or of its setting; what isn't declared isn't waited for, since the object may be there all the same (targets are)."""
+    follows: Callable[[str, ValueT], Sequence[str]] = follows_nothing
+    """(name of the setting, value) → what only comes first when both are new, and goes last when both go, as the
+    permissions of a user: `type/name` as in `requires`."""
     data_bearing: bool = False
     """Retiring keeps the backend object unless the policy says otherwise."""
     preexisting: bool = False

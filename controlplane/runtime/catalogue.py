@@ -55,6 +55,8 @@ class Resolved:
     desired: Any
     requires: tuple[str, ...]
     """`type/name` of the settings it stands on: explicit, implied, and its target."""
+    follows: tuple[str, ...] = ()
+    """Those that only come first when both are new, and go last when both go."""
     mutes: tuple[Mute, ...] = ()
     """Paths of the declaration that aren't owned now."""
     whole: Any = None
@@ -209,4 +211,5 @@ class Catalogue:
         muted = mutes(entry.body, self.clock.now())
         whole = kind.desired(key.name, kind.value.model_validate(entry.body["value"])) if muted else None
         desired = kind.desired(key.name, value)
-        return Resolved(entry, key, target, kind, value, external, desired, tuple(requires), muted, whole)
+        follows = tuple(kind.follows(key.name, value))
+        return Resolved(entry, key, target, kind, value, external, desired, tuple(requires), follows, muted, whole)

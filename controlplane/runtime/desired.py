@@ -53,29 +53,32 @@ class DesiredState:
         entry = self._state.entries.get(key)
         affected = {key, *self._around(key), *self._shared_by(entry)}
         if entry is None:
-            affected |= set(self._graph.needs(key)) | set(self._claims.release(key))
+            affected |= {*self._graph.needs(key), *self._graph.follows(key)} | set(self._claims.release(key))
             self._graph.drop(key)
             self._move(key, None)
             self.catalogue.forget(key)
             return affected
         resolved = self.catalogue.resolve(entry)
-        affected |= set(self._graph.needs(key)) if entry.retiring else NO_KEYS
+        affected |= {*self._graph.needs(key), *self._graph.follows(key)} if entry.retiring else NO_KEYS
         self._move(key, resolved.target)
         if isinstance(resolved, Unresolved):
             self._graph.drop(key)
             return affected | set(self._claims.release(key))
-        self._graph.put(key, self._needs(resolved))
+        self._arrange(resolved)
         if resolved.kind is not None:
             affected |= self._claim(resolved) | self._known_by_object(resolved)
         else:
             affected |= self._moved(resolved)
         return affected
 
-    def _needs(self, resolved: Resolved) -> list[str]:
-        """What it stands on, as settings: what is implied may be named by its object instead. An object that is a part of its
-        own is none of these."""
-        found = (self._setting_of(resolved, reference) for reference in resolved.requires)
-        return [reference for reference in found if reference != resolved.key.reference]
+    def _arrange(self, resolved: Resolved) -> None:
+        """What it stands on and what it follows, as settings: what is implied may be named by its object instead. An object
+        that is a part of its own is none of these."""
+        needs, follows = (
+            [one for one in (self._setting_of(resolved, named) for named in some) if one != resolved.key.reference]
+            for some in (resolved.requires, resolved.follows)
+        )
+        self._graph.put(resolved.entry.key, needs, follows)
 
     def _setting_of(self, resolved: Resolved, reference: str) -> str:
         tenant = resolved.key.tenant
@@ -88,11 +91,11 @@ class DesiredState:
     def _known_by_object(self, resolved: Resolved) -> AbstractSet[str]:
         """Those that named its object before it was declared: from now on they need the setting."""
         node = f"{resolved.key.tenant}/{resolved.external.setting_type}/{resolved.external.name}"
-        waiting = set(self._graph.dependents(node)) if node != resolved.entry.key else NO_KEYS
+        waiting = self._near(node) if node != resolved.entry.key else NO_KEYS
         for key in waiting:
             found = self.catalogue.resolve(self._state.entries[key])
             if isinstance(found, Resolved):
-                self._graph.put(key, self._needs(found))
+                self._arrange(found)
         return waiting
 
     def _claim(self, resolved: Resolved) -> AbstractSet[str]:
@@ -124,13 +127,17 @@ class DesiredState:
 
     def _around(self, key: str) -> AbstractSet[str]:
         """The keys that need it; however far away when it is on a cycle: its change may free them all."""
-        found = set(self._graph.dependents(key))
+        found = self._near(key)
         waiting = list(found) if self._graph.cycle_through(key) else []
         while waiting:
             more = self._graph.dependents(waiting.pop()) - found
             found |= more
             waiting += more
         return found
+
+    def _near(self, key: str) -> set[str]:
+        """The keys that stand on it or follow it."""
+        return {*self._graph.dependents(key), *self._graph.followers(key)}
 
     def entry(self, key: str) -> Entry | None:
         """The folded entry of a key, None when it left the state."""
@@ -161,8 +168,8 @@ class DesiredState:
         return self._keys.get(target, NO_KEYS)
 
     def dependents(self, key: str) -> AbstractSet[str]:
-        """The keys that stand on it. A live view."""
-        return self._graph.dependents(key)
+        """The keys that stand on it, or come after it."""
+        return self._near(key)
 
     def policy_of(self, target: TargetId, external: ExternalId) -> Mapping[str, Any] | None:
         """The policy of the setting that has the object; None when none has."""
@@ -182,14 +189,27 @@ class DesiredState:
         waits = [needed for needed in unmet if needed != target and not self._may_be_there(resolved, needed)]
         return Surroundings(
             target_declared=key == target or self._is_declared(resolved.target),
-            unmet=tuple(waits),
-            dependents=tuple(sorted(k for k in self._graph.dependents(key) if k in self._state.entries)),
+            unmet=(*waits, *(() if made else self._first(key))),
+            dependents=tuple(sorted({*self._held_by(key), *self._going_before(key)})),
             cycle=self._graph.cycle_through(key),
             owner=self._owner(resolved, made),
             trespass=self._trespass(resolved),
             missing_secret=self._missing_secret(resolved),
             unsupported=unsupported,
         )
+
+    def _first(self, key: str) -> list[str]:
+        """What comes before a key that is new, as far as that is declared and stays."""
+        found = ((other, self._state.entries.get(other)) for other in self._graph.follows(key))
+        return [other for other, entry in found if entry and not entry.retiring and not self._ready(other)]
+
+    def _held_by(self, key: str) -> list[str]:
+        return [other for other in self._graph.dependents(key) if other in self._state.entries]
+
+    def _going_before(self, key: str) -> list[str]:
+        """Those that follow it and go, too."""
+        found = ((other, self._state.entries.get(other)) for other in self._graph.followers(key))
+        return [other for other, entry in found if entry and entry.retiring]
 
     def needs(self, key: str) -> tuple[str, ...]:
         """The keys it stands on, whether they are declared or not."""

@@ -27,6 +27,7 @@ USER = Kind(
     named_by="username",
     parts=access.parts_of_user,
     requires=references.of_user,
+    follows=references.before_user,
     confine=confinement.of_user,
 )
 ACL = Kind(

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from reconcilers.queue import model
+from reconcilers.queue import access, model
 from schemas import queue
 
 
 def of_user(value: queue.User) -> list[str]:
     """The topics that it may use."""
     return _topics(value.acls or ())
+
+
+def before_user(setting: str, value: queue.User) -> list[str]:
+    """Its permissions and quotas when they are settings of their own: who can log in may then do something."""
+    name = access.username(setting, value)
+    permissions = [f"{access.ACL}/{access.principal_of(name)}"] if value.acls is None else []
+    return [*permissions, *([f"{access.QUOTA}/user={name}"] if value.quotas is None else [])]
 
 
 def of_acl(value: queue.Acl) -> list[str]:

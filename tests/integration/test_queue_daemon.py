@@ -190,6 +190,42 @@ async def test_permissions_have_one_owner_whichever_kind_declares_them(queue_dae
     assert found["status"]["drift"] == []
 
 
+async def test_permissions_come_before_their_user_and_go_after_it(queue_daemon, tmp_path):
+    """And one alone, or both changed, as if the other weren't there."""
+    client, name, topic = queue_daemon, unique("alice"), unique("news")
+    (tmp_path / "pw").write_text("open sesame")
+    user = {"target": "main", "username": name, "password": {"from_file": str(tmp_path / "pw")}}
+    acls = [{"resource": "topic", "name": topic, "operations": ["read"]}]
+    declared = [
+        {"type": "queue.user", "name": "reads", "value": user},
+        {
+            "type": "queue.acl",
+            "name": "of-reads",
+            "value": {"target": "main", "principal": f"User:{name}", "acls": acls},
+        },
+        {"type": "queue.topic", "name": topic, "value": {"target": "main", **orders(topic)}},
+    ]
+    marked = [{**one, "labels": {"own": name}} for one in declared]
+    await client.apply(marked)
+    for one in marked:
+        await phase(client, one["type"], one["name"], "Ready")
+    assert await begun(client) == ["CreateTopic", "ChangeAcls", "SetCredential"]
+    await client.delete_setting("queue.acl", "of-reads", wait="Gone", wait_s=60)
+    await client.apply(marked)
+    await phase(client, "queue.acl", "of-reads", "Ready")
+    await client.apply([], prune={"own": name}, allow_prune=True)
+    async with asyncio.timeout(90):
+        while [one async for one in client.list_settings(labels={"own": name})]:
+            await asyncio.sleep(0.1)
+    assert (await begun(client))[-2:] == ["DropCredential", "ChangeAcls"]
+
+
+async def begun(client):
+    """All steps so far, in order."""
+    found = await client.events(event_type="ActionStarted", limit=500)
+    return [event["details"]["step"] for event in sorted(found["items"], key=lambda event: event["timestamp"])]
+
+
 async def test_a_tenant_lives_on_another_s_cluster_within_its_prefix(queue_daemon, kafka_broker, tmp_path):
     """Its objects of every kind work there; what would reach beyond is refused, by the API and by Kafka."""
     prefix, own = unique("acme") + ".", unique("orders")

@@ -61,6 +61,26 @@ def test_those_that_need_a_key_are_known_even_before_it_is_declared():
     assert letters(made.needs(key("b"))) == "d"
 
 
+def test_what_is_followed_comes_first_without_being_needed():
+    made = graph(b="c")
+    made.put(key("a"), [reference("c")], [reference("b"), reference("c")])
+    assert letters(made.follows(key("a"))) == "b", "what is needed isn't followed besides"
+    assert letters(made.followers(key("b"))) == "a"
+    assert letters(made.dependents(key("b"))) == ""
+    assert made.unmet(key("a"), ready("c")) == []
+    made.drop(key("a"))
+    assert made.followers(key("b")) == set()
+
+
+def test_nobody_follows_those_that_need_them():
+    made = graph(b="c", c="a")
+    made.put(key("a"), [], [reference("b")])
+    assert (made.follows(key("a")), made.followers(key("b"))) == ((), set())
+    assert made.cycle_through(key("a")) == ()
+    made.drop(key("c"))
+    assert letters(made.follows(key("a"))) == "b"
+
+
 def test_dropping_a_needed_key_keeps_those_that_need_it():
     made = graph(a="b", b="c")
     made.drop(key("b"))
