@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from controlplane.client.http import CoreplaneClient
-from tests.e2e.conditions import until
+from reconcilers.queue import kafka_users
+from tests.e2e.conditions import all_ready, until
 from tests.integration.four_services import SECRET, TARGETS, FourServices, connected
 from tests.integration.queue_world import unique
+from tests.integration.test_queue_topics import overrides
 from tests.servers import DaemonProcess
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -72,7 +74,12 @@ def application(own: str) -> list[dict[str, Any]]:
             "storage.user/web",
         ),
         setting(
-            "search.index/products", {**search, "index": own, "settings": {"index.default_pipeline": f"{own}-clean"}}
+            "search.index/products",
+            {
+                **search,
+                "index": own,
+                "settings": {"index.default_pipeline": f"{own}-clean", "index.refresh_interval": "3s"},
+            },
         ),
         setting(
             "storage.user/web",
@@ -138,11 +145,8 @@ async def test_an_application_comes_in_one_apply_and_goes_in_one_retire(four: Fo
     declared = [*application(own), *({**one, "labels": APP} for one in four.declarations)]
     needs = standing([*declared[:-4], *({**one, "depends_on": []} for one in four.declarations)], own)
     await client.apply(declared, reason="opening")
-
-    async def ready() -> bool:
-        return set((found := await phases(client)).values()) == {"Ready"} and found.keys() == needs.keys()
-
-    await until(ready, DEADLINE_S, "everything is Ready")
+    await all_ready(client, DEADLINE_S)
+    assert (await phases(client)).keys() == needs.keys()
     assert len(await held(four, own)) == 6
 
     async def projected() -> bool:
@@ -172,6 +176,67 @@ async def forgotten_at(client: CoreplaneClient, name: str) -> int:
     newest = (await client.history(*name.split("/")))[0]
     assert newest["op"] == "forget"
     return int(newest["revision"])
+
+
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "queue.topic/orders": {"config": {"retention.ms": "60000"}},
+    "queue.acl/billing": {"acls": []},
+    "storage.bucket/images": {"versioning": "suspended"},
+    "search.index/products": {"settings": {"index.refresh_interval": "7s"}},
+    "cache.redis_user/web": {"commands": ["+@all"]},
+}
+
+
+async def world(four: FourServices, own: str) -> dict[str, Any]:
+    """What OTHERWISE changes, as the servers have it."""
+    index = (await four.search.wire.ask("GET", f"/{own}/_settings", params={"flat_settings": "true"})).values()
+    return {
+        "user": await four.redis.execute_command("ACL", "LIST"),
+        "topic": await overrides(four.kafka, own),
+        "permissions": await four.kafka(lambda admin: kafka_users.bindings_of(admin, [f"User:{own}-b"])),
+        "bucket": await four.minio.raw(own, "versioning"),
+        "refresh": [one["settings"].get("index.refresh_interval") for one in index],
+    }
+
+
+async def test_the_past_is_told_and_comes_back_while_reconciling_goes_on(four: FourServices):
+    client, own = four.client, unique("shop")
+    done = await client.apply([*application(own), *({**one, "labels": APP} for one in four.declarations)])
+    good = done["revision"]
+    await all_ready(client, DEADLINE_S)
+    before, seen = await client.export(), await world(four, own)
+    again = await client.apply(before, dry_run=True)
+    assert {result["outcome"] for result in again["results"]} == {"unchanged"}, "an export is what was declared"
+
+    bad = [_merged(one, OTHERWISE[name]) for one in before if (name := _name(one)) in OTHERWISE]
+    new = setting("cache.redis_user/extra", {"target": "redis", "commands": ["+@read"]})
+    changed = (await client.apply([*bad, new], reason="oops"))["revision"]
+    await client.delete_setting("cache.namespace", "pages", wait="Gone", wait_s=60)
+    told = await client.diff(good, changed)
+    assert {one["setting"].partition("/")[2] for one in told["items"]} == {*OTHERWISE, "cache.redis_user/extra"}
+    assert await client.export(at=good) == before
+    planned = await client.rollback(good, dry_run=True)
+    assert {step["setting"].partition("/")[2] for step in planned["steps"]} >= {"cache.namespace/pages"}
+
+    await client.apply([one for one in bad if one["type"] != "queue.acl"], reason="and again, nobody waits")
+    await client.rollback(good, reason="back")
+    await all_ready(client, DEADLINE_S)
+    assert await client.export() == before
+    assert await world(four, own) == seen
+    history = await client.history("queue.topic", "orders")
+    assert [one["reason"] for one in history[:2]] == ["back", "oops"]
+    await client.apply([], prune=APP, allow_prune=True)
+
+
+def _merged(declaration: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+    value = dict(declaration["value"])
+    for field, new in changed.items():
+        value[field] = {**value[field], **new} if field == "settings" else new
+    return {**declaration, "value": value}
+
+
+def _name(declaration: dict[str, Any]) -> str:
+    return f"{declaration['type']}/{declaration['name']}"
 
 
 async def test_a_cycle_over_services_is_named_with_what_is_implied(four: FourServices):
