@@ -18,7 +18,7 @@ from controlplane.client.http import CoreplaneClient
 
 Json = dict[str, Any]
 
-DRAWN = ("url", "tenant", "tenants", "ready", "replica", "targets", "shards", "settings", "phases")
+DRAWN = ("url", "tenant", "tenants", "ready", "replica", "projection", "targets", "shards", "settings", "phases")
 """Parts of /v1/status with a picture of their own; others, of newer daemons, are shown as they come."""
 
 
@@ -51,6 +51,7 @@ def picture(report: Json) -> list[RenderableType]:
         ("Tenant", report["tenant"] + _others(report)),
         ("Ready", Text("yes", "green") if report.get("ready") else Text("no; `coreplane doctor` says why", "bold red")),
         *_replica(report.get("replica") or {}),
+        *_projection(report.get("projection") or {}),
     ]
     for name, value in report.items():
         head += [] if name in DRAWN else _facts(name, value)
@@ -74,6 +75,13 @@ def _replica(replica: Mapping[str, Any]) -> list[tuple[str, str | Text]]:
     behind = "the log doesn't answer" if lag is None else f"{lag} behind" if lag else "nothing behind"
     facts: list[tuple[str, str | Text]] = [("Log", f"revision {replica.get('position', '-')}, {behind}")]
     return facts + ([("Stopped", Text(str(replica["stopped"]), "bold red"))] if replica.get("stopped") else [])
+
+
+def _projection(lag: Mapping[str, Any]) -> list[tuple[str, str | Text]]:
+    if "records" not in lag:
+        return []
+    behind = f"{lag['records']} records, {lag['seconds']:.1f} s behind" if lag["records"] else "nothing behind"
+    return [("Projection", behind)]
 
 
 def targets_table(targets: Iterable[Json], now: float) -> RenderableType:
