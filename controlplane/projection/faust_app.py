@@ -1,8 +1,9 @@
 """A Faust app that reads the journal's topics in a consumer group: one run of it. I/O.
 
-Theory of operation. One agent with one stream takes batches of all the partitions that the group gives us, hands each batch on
-and acknowledges it when that has returned; Faust commits what is acknowledged twice a second. What was handed on and not
-committed is handed on again after a crash or a rebalance: at least once.
+Theory of operation. One agent with one stream takes batches of all the partitions that the group gives us. While one is handed
+on, the next ones are read, a few at most, and go together; what was handed on is acknowledged when that has returned, and Faust
+commits what is acknowledged twice a second. What was read and not committed is handed on again after a crash or a rebalance: at
+least once.
 
 Note [Whatever happens, the body goes on]. After an exception Faust starts its agent again, but the stream doesn't: the process
 lives and nothing is read any more. And `take()` acknowledges also what was interrupted. So the batches come by `noack_take`,
@@ -32,6 +33,8 @@ _log = structlog.get_logger()
 STREAMS: Final = (Stream.EVENTS, Stream.METRICS)
 MOST: Final = 1000
 """Records in one batch."""
+AHEAD: Final = 2
+"""Batches that are read while one is handed on."""
 WITHIN_S: Final = 0.2
 """A batch isn't held back for longer."""
 SESSION_S: Final = 30.0
@@ -124,7 +127,21 @@ class FaustApp:
 
     async def _project(self, stream: Any) -> None:
         """See [Whatever happens, the body goes on]."""
-        async for events in stream.noack_take(MOST, within=WITHIN_S):
+        batches: asyncio.Queue[list[Any]] = asyncio.Queue(AHEAD)
+        handing = asyncio.create_task(self._hand_on(stream, batches))
+        try:
+            async for events in stream.noack_take(MOST, within=WITHIN_S):
+                await batches.put(events)
+        finally:
+            handing.cancel()
+            await asyncio.wait({handing})
+
+    async def _hand_on(self, stream: Any, batches: asyncio.Queue[list[Any]]) -> None:
+        """Until cancelled. In order, and one at a time."""
+        while True:
+            events = await batches.get()
+            while not batches.empty():
+                events += batches.get_nowait()
             await self._take([self._entry(event.message) for event in events])
             for event in events:
                 await stream.ack(event)

@@ -22,6 +22,7 @@ from controlplane.runtime import decisions
 from controlplane.runtime.attribution import subject_of
 from controlplane.runtime.catalogue import Resolved
 from controlplane.runtime.clock import Clock
+from controlplane.runtime.portion import Portion
 from controlplane.runtime.schedule import Schedule
 from controlplane.runtime.shards import Shard
 from controlplane.telemetry.metrics import Metrics
@@ -50,9 +51,12 @@ class Effects:
     """The fence of one batch of steps (`reconcilers.contract.Fence`)."""
 
     def __init__(self, shard: Shard, number: int, started: float, *, deadline_s: float, clock: Clock) -> None:
+        self.began_s = 0.0
+        """How long after the intents the last effect began, or would have."""
         self._shard = shard
         self._number = number
-        self._until = started + deadline_s
+        self._started = started
+        self._deadline_s = deadline_s
         self._clock = clock
 
     @property
@@ -67,7 +71,8 @@ class Effects:
 
     def check(self) -> None:
         """Raise `NotSent` when the batch may no longer begin."""
-        if self._shard.lost.is_set() or self._clock.monotonic() > self._until:
+        self.began_s = self._clock.monotonic() - self._started
+        if self._shard.lost.is_set() or self.began_s > self._deadline_s:
             raise NotSent
 
 
@@ -102,6 +107,7 @@ class Actions:
         self._clock = clock
         self._metrics = metrics
         self._start_deadline_s = start_deadline_s
+        self.portion = Portion(service.batch, start_deadline_s)
 
     async def take(self, acting: Sequence[Acting], backend: Backend) -> list[Acting]:
         """Take the steps; the keys whose steps all succeeded. The others are scheduled already."""
@@ -121,6 +127,7 @@ class Actions:
         await self._shard.commit(intents, [one.status for one in going])
         fence = Effects(self._shard, number, started, deadline_s=self._start_deadline_s, clock=self._clock)
         outcomes = await self._apply(backend, steps, fence)
+        self.portion.began(fence.began_s, expired=any(one.result is Result.NOT_SENT for one in outcomes))
         return await self._end(going, steps, outcomes)
 
     def _begin(self, one: Acting, step: Step, number: int) -> Outgoing:

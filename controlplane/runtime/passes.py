@@ -114,6 +114,11 @@ class Passes:
             service, shard, schedule, lost, clock=clock, metrics=metrics, start_deadline_s=start_deadline_s
         )
 
+    @property
+    def most(self) -> int:
+        """How many keys the next pass may take."""
+        return self._actions.portion.size
+
     async def run(self, keys: Sequence[str], backend: Backend | None, down: BackendError | None) -> None:
         """Look at the keys and do what they need. `backend` None: the target is down, and why."""
         judged: list[Judged] = []
@@ -125,7 +130,9 @@ class Passes:
         elif looked and backend is not None:
             judged += await self._look(looked, backend)
         acting = await self._settle(judged)
-        if acting and backend is not None:
+        if not acting:
+            self._actions.portion.grow()
+        elif backend is not None:
             for one in await self._actions.take(acting, backend):
                 self._applied(one)
 

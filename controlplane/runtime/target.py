@@ -190,7 +190,7 @@ class TargetLoop:
     async def _work(self) -> None:
         while True:
             self._wake.clear()
-            keys = [] if self._draining else self._schedule.take(self._service.batch, self._waited)
+            keys = [] if self._draining else self._schedule.take(self._passes.most, self._waited)
             self._around.metrics.queued(self.id.service, str(self.id), self._schedule.waiting)
             if keys:
                 await self._pass(keys)
