@@ -29,6 +29,8 @@ _log = structlog.get_logger()
 HOPS: Final = "X-Coreplane-Hops"
 MOST_HOPS: Final = 2
 CONNECT_S: Final = 3.0
+FREE_S: Final = 10.0
+"""Contents may be on their way over all connections that there may be: then the caller is told to come again."""
 ANSWER_S: Final = 70.0
 """A little longer than the longest operation."""
 _HANDED_ON: Final = ("Authorization", "Content-Type", "Accept", "X-Actor", "If-Match", "If-None-Match")
@@ -75,7 +77,7 @@ class Forwarding:
         headers |= {"Idempotency-Key": request_id, HOPS: str(_hops(request) + 1)}
         options: dict[str, Any] = {
             "data": _arriving(request) if request.body_exists else None,
-            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=ANSWER_S),
+            "timeout": aiohttp.ClientTimeout(total=None, connect=FREE_S, sock_connect=CONNECT_S, sock_read=ANSWER_S),
             "skip_auto_headers": ("Accept-Encoding", "Content-Type"),
             "auto_decompress": False,
             "read_bufsize": READ_BYTES,

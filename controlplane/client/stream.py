@@ -89,7 +89,8 @@ class EventStream:
         if self.last_event_id is not None:
             headers["Last-Event-ID"] = self.last_event_id
             query.pop("from", None)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._transport.timeout_s, sock_read=SILENCE_S)
+        patience_s = self._transport.timeout_s
+        timeout = aiohttp.ClientTimeout(total=None, connect=patience_s, sock_connect=patience_s, sock_read=SILENCE_S)
         async with self._transport.session().get(
             self._transport.url + self._path, params=query_items(query), headers=headers, timeout=timeout
         ) as response:
