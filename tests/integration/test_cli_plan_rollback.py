@@ -108,7 +108,7 @@ def test_a_fault_of_a_planned_file_is_told_with_its_place(shell: Shell) -> None:
 
 def test_a_bad_change_is_rolled_back(shell: Shell, name: str) -> None:
     good = shell.json("get", f"cache.redis_user/{name}")
-    shell("apply", "-f", "-", "--reason", "oops", stdin=user(name, "+@all"))
+    shell("apply", "-f", "-", "--reason", "oops", "--wait", stdin=user(name, "+@all"))
     revision = str(good["revision"])
     listed = shell("rollback", "--to", revision, f"cache.redis_user/{name}", "--dry-run")
     assert f"cache.redis_user/{name}  updated  /value/commands/0  SetUser" in listed
@@ -121,10 +121,10 @@ def test_a_bad_change_is_rolled_back(shell: Shell, name: str) -> None:
 
 def test_a_rollback_is_planned_and_held_to(shell: Shell, name: str) -> None:
     good = str(shell.json("get", f"cache.redis_user/{name}")["revision"])
-    shell("apply", "-f", "-", stdin=user(name, "+@all"))
+    shell("apply", "-f", "-", "--wait", stdin=user(name, "+@all"))
     chosen = ("--to", good, f"cache.redis_user/{name}")
     planned = shell.json("rollback", *chosen, "--dry-run")["plan_id"]
-    shell("apply", "-f", "-", stdin=user(name, "+@write"))
+    shell("apply", "-f", "-", "--wait", stdin=user(name, "+@write"))
     assert "the world moved since the plan" in shell("rollback", *chosen, "--plan", planned, code=1)
     planned = shell.json("rollback", *chosen, "--dry-run")["plan_id"]
     assert "1 updated" in shell("rollback", *chosen, "--plan", planned)
