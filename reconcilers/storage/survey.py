@@ -1,12 +1,13 @@
 """What only a look at everything tells: what is cold, what the rules will remove, which uploads were never finished. I/O.
 
-Buckets are walked one after the other, a few pages at a time, so that a look costs the same however much there is; a bucket
-is told of when its walk has reached the end. Of versions of one key that two pages tell the second
-page's are counted as if they were the first.
+Buckets are walked one after the other, a few pages at a time, so that a look costs the same however much there is. A bucket
+is told of when its walk has reached the end, and again now and then until the next one has; of very many those with most in
+them. Versions of one key that are on two pages are counted as if the second page's were those of another key.
 """
 
 from __future__ import annotations
 
+import math
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
@@ -23,8 +24,11 @@ PAGES: Final = 2
 """Of a thousand versions, each time."""
 MOST_LOOKED_AT: Final = 10
 """Buckets that are walked each time, if they are small."""
+MOST_TOLD: Final = 100
 AGAIN_S: Final = 600.0
 """A bucket isn't walked more often."""
+TOLD_S: Final = 120.0
+"""What is known is told again so often: values that nobody tells are forgotten."""
 COLD_S: Final = 90 * DAY_S
 AHEAD_S: Final = 7 * DAY_S
 
@@ -38,6 +42,9 @@ class Walk:
     bucket: str
     rules: Sequence[Rule]
     following: tuple[str, str] | None = None
+    ended: float = 0.0
+    told: float | None = None
+    """When it was told last."""
     values: dict[str, float] = field(
         default_factory=lambda: {
             "bucket_cold_objects": 0.0,
@@ -48,12 +55,14 @@ class Walk:
     )
 
     def count(self, versions: Sequence[Version], now: float, cold_s: float) -> None:
-        """Add a page. A version that is no longer the current one isn't cold, it is old."""
-        cold = [one.size_bytes for one in versions if one.latest and one.modified <= now - cold_s]
+        """Add a page. Only what is current may be cold."""
+        current = [one for one in versions if one.latest and not one.delete_marker]
+        cold = [one.size_bytes for one in current if one.modified <= now - cold_s]
         going = [one.size_bytes for one in removed(self.rules, versions, now + AHEAD_S)]
-        for name, sizes in (("cold_objects", cold), ("expiring_versions", going)):
-            self.values[f"bucket_{name}"] += len(sizes)
-            self.values[f"bucket_{name.partition('_')[0]}_bytes"] += sum(sizes)
+        self.values["bucket_cold_objects"] += len(cold)
+        self.values["bucket_cold_bytes"] += sum(cold)
+        self.values["bucket_expiring_versions"] += len(going)
+        self.values["bucket_expiring_bytes"] += sum(going)
 
 
 class Survey:
@@ -64,27 +73,32 @@ class Survey:
         self._client = client
         self._cold_s = cold_s
         self._walk: Walk | None = None
-        self._ended: dict[str, float] = {}
+        self._done: dict[str, Walk] = {}
 
     async def look(self, held: Iterable[Held]) -> list[Measurement]:
-        """Walk on for a moment; of the buckets whose walks ended. Raises what the client raises."""
+        """Walk on for a moment; what is to be told now. Raises what the client raises."""
         buckets = dict(held)
-        self._ended = {name: at for name, at in self._ended.items() if name in buckets}
-        found: list[Measurement] = []
+        self._done = {name: walk for name, walk in self._done.items() if name in buckets}
         pages = PAGES
         for _ in range(MOST_LOOKED_AT):
             walk = self._walk or self._next(buckets)
             if walk is None or pages <= 0:
                 break
             pages = await self._go_on(walk, pages)
-            if self._walk is None:
-                found += [Measurement(what, value, {"bucket": walk.bucket}) for what, value in walk.values.items()]
-        return found
+        return self._news()
+
+    def _news(self) -> list[Measurement]:
+        now = time.monotonic()
+        most = sorted(self._done.values(), key=lambda walk: -sum(walk.values.values()))[:MOST_TOLD]
+        news = [walk for walk in most if walk.told is None or walk.told <= now - TOLD_S]
+        for walk in news:
+            walk.told = now
+        return [Measurement(what, n, {"bucket": walk.bucket}) for walk in news for what, n in walk.values.items()]
 
     def _next(self, buckets: dict[str, HeldBucket]) -> Walk | None:
         """The bucket whose last walk is the longest ago; None while all were walked lately."""
         due = time.monotonic() - AGAIN_S
-        ended = {name: self._ended.get(name, due) for name in buckets}
+        ended = {name: self._done[name].ended if name in self._done else -math.inf for name in buckets}
         name = min(ended, key=ended.__getitem__, default=None)
         if name is None or ended[name] > due:
             return None
@@ -107,7 +121,8 @@ class Survey:
         if walk.following is not None:
             self._walk = walk
             return 0
-        self._ended[walk.bucket] = time.monotonic()
+        walk.ended = time.monotonic()
+        self._done[walk.bucket] = walk
         return pages
 
     async def _uploads(self, bucket: str) -> dict[str, float]:

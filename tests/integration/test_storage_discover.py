@@ -103,4 +103,4 @@ async def test_a_walk_tells_what_is_cold_what_will_expire_and_which_uploads_were
         }
         found = await told(Survey(w.client, cold_s=-60))
         assert (found["bucket_cold_objects"], found["bucket_cold_bytes"]) == (5, 25)
-        assert {one.metric_type for one in await w.backend.sample()} >= {"bucket_public", "capacity_bytes"}
+        assert {one.metric_type for one in await w.backend.sample()} >= {"bucket_cold_bytes", "capacity_bytes"}
