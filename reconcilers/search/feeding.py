@@ -96,7 +96,7 @@ class Feeder:
         self._compared: dict[int, int] | None = None
         self._known: set[DocKey] = set()
         self._watched: set[DocKey] = set()
-        """Documents that live under a number that isn't known yet."""
+        """Documents that live under a number that isn't known yet, or of which nothing is known since a pass broke off."""
         self.state = Feed()
         self.refused: list[str] = []
         """Documents that the new generation doesn't take, as far as it may be told: id and reason."""
@@ -176,7 +176,8 @@ class Feeder:
             return None, 0
         hits = await self._page(self.index, shard, after, None, source=False)
         strangers = [key for hit in hits if (key := key_of(hit)) not in self._known]
-        gone = await self._judged(strangers)
+        gone, living = await self._judged(strangers)
+        self._watched |= living
         await self._delete(gone, fence)
         return (int(hits[-1]["sort"][0]) if len(hits) == PAGE else None), len(gone)
 
@@ -209,10 +210,11 @@ class Feeder:
         for shard, upto in now.items():
             written += await self._upserts(shard, upto, fence)
         # Also what was just written may be gone by the time of the histogram: only the realtime get tells.
-        vanished = [key for shard, upto in now.items() for key in await self._vanished(shard, upto)]
-        watched, self._watched = self._watched, set()
-        gone = await self._judged(list(dict.fromkeys([*vanished, *watched])))
+        for shard, upto in now.items():
+            await self._watch_vanished(shard, upto)
+        gone, living = await self._judged(list(self._watched))
         await self._delete(gone, fence)
+        self._watched = living
         self.done = now
         return written, len(gone)
 
@@ -229,7 +231,8 @@ class Feeder:
             position = int(hits[-1]["sort"][0])
         return written
 
-    async def _vanished(self, shard: int, upto: int) -> list[DocKey]:
+    async def _watch_vanished(self, shard: int, upto: int) -> None:
+        """What isn't there under its number any more is watched until a whole pass has dealt with it."""
         log = self._shards[shard]
         body = {
             "size": 0,
@@ -244,7 +247,7 @@ class Feeder:
         for low, high in _joined(log.shrunk(found), log.interval):
             there = await self._numbers(shard, low, min(high, upto + 1))
             dead += [number for number in _between(log, low, min(high, upto + 1)) if number not in there]
-        return [log.drop(number) for number in dead]
+        self._watched.update(log.drop(number) for number in dead)
 
     async def _numbers(self, shard: int, low: int, high: int) -> set[int]:
         """Sequence numbers in use, from `low` up to but without `high`."""
@@ -274,9 +277,11 @@ class Feeder:
         """Shard → global checkpoint: everything up to it is on all copies."""
         return await checkpoints(self._wire, index or self.source)
 
-    async def _judged(self, keys: Sequence[DocKey]) -> list[DocKey]:
-        """Which of the documents the source hasn't, this very moment. See Note [Seen under another number]."""
+    async def _judged(self, keys: Sequence[DocKey]) -> tuple[list[DocKey], set[DocKey]]:
+        """Which of the documents the source hasn't, this very moment, and which it has under a number that isn't known. See
+        Note [Seen under another number]."""
         gone: list[DocKey] = []
+        living: set[DocKey] = set()
         for part in _sliced(keys, 1_000):
             body = {"docs": [address(key) for key in part]}
             answer = await self._wire.ask(
@@ -292,8 +297,8 @@ class Feeder:
                 if not one["found"]:
                     gone.append(key)
                 elif not any(log.live.get(int(one["_seq_no"])) == key for log in self._shards.values()):
-                    self._watched.add(key)
-        return gone
+                    living.add(key)
+        return gone, living
 
     async def write(self, hits: Sequence[Mapping[str, Any]], fence: Fence) -> None:
         """Documents as they are in the source. See Note [Versions don't order]."""

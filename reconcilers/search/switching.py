@@ -8,6 +8,11 @@
     count     both hold equally many documents, else all ids are compared
     release   the writers go on
 
+Note [Nobody knows whether it moved]. When the swap got no answer, it may have happened, or wait in the master's queue still.
+Letting writers go then would have them write to a generation that lacks the last changes, and carrying these over afterwards
+would undo what they wrote. So first another change of the cluster's state is sent, which the master takes after the swap;
+where the aliases are then is final. As long as that can't be told, writers stay held.
+
 Each part may be repeated. What was done shows in the cluster: where the alias is, whether the new one is held and the old
 one is blocked; a process that takes over goes forward from there, or releases when the alias hadn't moved.
 """
@@ -52,8 +57,9 @@ class Switches:
         try:
             await self._swap(step.source, step.index, fence)
         except BackendError:
-            await self._release(step.index, step.restore, fence)
-            raise
+            if not await self._moved(step.source, step.index, fence):
+                await self._release(step.index, step.restore, fence)
+                raise
         found = await self._rest(feeder, step.restore, fence)
         return done(**found, held_s=round(time.monotonic() - started, 3))
 
@@ -111,6 +117,12 @@ class Switches:
             actions.append({"remove": {"index": source, "alias": alias, "must_exist": True}})
             actions.append({"add": {"index": index, "alias": alias, **properties}})
         await self._act(actions, fence)
+
+    async def _moved(self, source: str, index: str, fence: Fence) -> bool:
+        """Note [Nobody knows whether it moved]"""
+        await self._wire.send(fence, "PUT", path_of(index, "_settings"), {WAIT_SETTING: "all"})
+        aliases = (await self._wire.ask("GET", path_of(source, "_alias")))[source]["aliases"]
+        return not aliases
 
     async def _act(self, actions: list[dict[str, Any]], fence: Fence) -> None:
         answer = await self._wire.send(fence, "POST", "/_aliases", {"actions": actions})

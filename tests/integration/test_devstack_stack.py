@@ -26,7 +26,7 @@ pytestmark = pytest.mark.integration
 
 DEADLINE_S = 30.0
 PARENT = """
-import asyncio, json, sys
+import asyncio, json, signal, sys
 from pathlib import Path
 from controlplane.devstack.progress import silent
 from controlplane.devstack.stack import Stack
@@ -34,6 +34,7 @@ async def main():
     async with Stack(Path(sys.argv[1]), ["cache"], silent) as stack:
         print(json.dumps(stack.backends()), flush=True)
         await asyncio.Event().wait()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell runs in the background ignores it
 asyncio.run(main())
 """
 

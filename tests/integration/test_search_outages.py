@@ -7,6 +7,7 @@ the server, so a run of all tests has those that differ most.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from typing import Any
@@ -117,3 +118,34 @@ async def test_a_node_that_is_killed_in_any_phase_costs_no_document(elasticsearc
         assert now.startswith(f"{NAME}-g2-")
         mapping = await world.wire.ask("GET", f"/{now}/_mapping")
         assert mapping[now]["mappings"]["properties"]["n"]["type"] == "long"
+
+
+async def test_a_move_of_the_aliases_whose_answer_is_lost_costs_no_document(elasticsearch_server: Any) -> None:
+    """The node lives on, so whatever is sent next arrives: writers mustn't be let go before everything is carried over."""
+    auth, name, lost = credentials(elasticsearch_server.place), "outage-answer", 0
+    async with opened(elasticsearch_server) as world:
+        await world.converge(INDEX, value("integer"), name)
+        seeds = await seed(world, name)
+        call = world.wire.call
+
+        async def deaf(method: str, path: str, *args: Any, **more: Any) -> Any:
+            nonlocal lost
+            answer = await call(method, path, *args, **more)
+            if (method, path) == ("POST", "/_aliases") and not lost:
+                lost += 1
+                raise OutcomeUnknown("the answer was lost")
+            return answer
+
+        world.wire.call = deaf  # type: ignore[method-assign]
+        async with load(elasticsearch_server.url, auth, name) as people:
+            people.expected |= seeds
+            with contextlib.suppress(OutcomeUnknown):
+                await world.converge(INDEX, value("long"), name)
+            assert (await world.converge(INDEX, value("long"), name)).converged
+            answered = people.requests
+            async with asyncio.timeout(60):
+                while people.requests < answered + 50:
+                    await asyncio.sleep(0.05)
+    assert lost
+    assert people.failures == []
+    assert await settled(elasticsearch_server.url, auth, people) == {"lost": [], "stale": [], "resurrected": []}
