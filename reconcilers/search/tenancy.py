@@ -112,8 +112,8 @@ def suggestion(value: Suggester, asked: Suggest, bound: Bound, mappings: Sequenc
     if not shared:
         context = f"{{name: {field}, type: category, path: {field}}}"
         raise _mixed(f"the completion has no context on {field}: declare mapping.contexts: [{context}]")
-    own = {shared[0]: [{"context": bound.tenant}]}
-    return request_of(value, asked.model_copy(update={"contexts": own}))
+    contexts = {shared[0]: [{"context": bound.tenant}]}
+    return request_of(value, asked.model_copy(update={"contexts": contexts}))
 
 
 def _mixed(why: str) -> TerminalError:

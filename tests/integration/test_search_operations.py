@@ -111,6 +111,18 @@ async def test_bulk_tells_the_fate_of_every_item(elasticsearch_server):
                 await run(context, "bulk", index="ops-bulk", ndjson=wrong)
 
 
+async def test_items_that_a_full_disk_refuses_are_told_in_its_words(elasticsearch_server):
+    async with opened(elasticsearch_server) as world:
+        context = Context(world)
+        await declared(world, context, "ops-full", value())
+        await run(context, "bulk", index="ops-full", documents=[{"n": 1}], id_field="n")
+        await world.wire.ask("PUT", "/ops-full/_settings", {"index.blocks.read_only_allow_delete": True})
+        rows = [{"index": {"_id": "2"}}, {"n": 2}, {"delete": {"_id": "1"}}]
+        answer = await run(context, "bulk", index="ops-full", ndjson="\n".join(map(json.dumps, rows)))
+        assert (answer["written"], [item["status"] for item in answer["items"]]) == (0, [429, 429])
+        assert all("disk usage exceeded flood-stage watermark" in item["error"] for item in answer["items"])
+
+
 async def test_many_documents_go_in_several_requests(elasticsearch_server):
     async with opened(elasticsearch_server) as world:
         context = Context(world)
