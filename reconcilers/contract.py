@@ -381,6 +381,9 @@ class Kind(Generic[ValueT, DesiredT, ObservedT]):
     parts: Callable[[str, ValueT], Sequence[ExternalId]] = no_parts
     """(name of the setting, value) → objects of other kinds on its target that it owns besides its own, as a user its
     permissions: a setting for one of them alone is in conflict with it."""
+    shares: Callable[[str, ValueT], Sequence[ExternalId]] = no_parts
+    """(name of the setting, value) → what it holds together with other settings that share it. Whoever has it among its
+    `parts` has it alone: the younger of the two is in conflict. The names needn't be those of objects."""
     per_target: bool = False
     """Targets that lead to the same place hold different objects of this name."""
     named_by: str | None = None

@@ -335,7 +335,8 @@ class Policy(Value):
 
 
 class User(Value):
-    """Somebody who may log in. `policies` and `groups` are owned as a whole when they are given."""
+    """Somebody who may log in. `policies` and `groups` are owned as a whole when they are given: a group with `members` that
+    names the user, or is named by it, is in conflict with it; the younger of both is refused."""
 
     target: TargetName
     access_key: AccessKeyName | None = None

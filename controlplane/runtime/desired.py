@@ -104,8 +104,10 @@ class DesiredState:
         if kind is None:
             return NO_KEYS
         identity = (resolved.target if kind.per_target else place, resolved.external)
-        parts = [(place, part) for part in kind.parts(resolved.key.name, resolved.value)]
-        return set(self._claims.claim(entry.key, identity, entry.created_revision, parts))
+        parts, shared = (
+            [(place, one) for one in tell(resolved.key.name, resolved.value)] for tell in (kind.parts, kind.shares)
+        )
+        return set(self._claims.claim(entry.key, identity, entry.created_revision, parts, shared=shared))
 
     def _place(self, target: TargetId) -> Hashable:
         return self._places.get(target, target)

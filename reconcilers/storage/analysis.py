@@ -81,7 +81,24 @@ def _target(rows: Rows) -> dict[str, Any]:
         "quotas": _quotas(rows),
         "slower_than_1s": _slower(rows, "1.000"),
         "replication": _replication(rows),
+        "cold": _told(rows, "cold_bytes", "cold_objects"),
+        "will_expire": _told(rows, "expiring_bytes", "expiring_versions"),
+        "incomplete_uploads": _told(rows, "incomplete_uploads"),
     }
+
+
+def _told(rows: Rows, *names: str) -> list[dict[str, Any]]:
+    """Of buckets where the first of these isn't nothing, the most first: what they were when they were last walked."""
+    buckets = [bucket for name, bucket in rows if name == f"bucket_{names[0]}"]
+    found: list[dict[str, Any]] = [
+        {"bucket": one, **{name: _last(rows, f"bucket_{name}", one) for name in names}} for one in buckets
+    ]
+    return sorted((one for one in found if one[names[0]]), key=lambda one: -one[names[0]])[:TOP]
+
+
+def _last(rows: Rows, name: str, bucket: str) -> float:
+    points = rows.get((name, bucket), ())
+    return points[-1][1] if points else 0.0
 
 
 def _slower(rows: Rows, limit: str) -> float | None:
@@ -97,11 +114,12 @@ def _replication(rows: Rows) -> list[dict[str, Any]]:
             "bucket": bucket,
             "replicated": _grown(points),
             "failures": _grown(rows.get(("bucket_replication_failures_total", bucket), ())),
+            "queued": _last(rows, "bucket_replication_queued", bucket),
         }
         for (name, bucket), points in rows.items()
         if name == "bucket_replicated_total"
     ]
-    return sorted(found, key=lambda one: (-one["failures"], one["bucket"]))[:TOP]
+    return sorted(found, key=lambda one: (-one["failures"], -one["queued"], one["bucket"]))[:TOP]
 
 
 def _largest(rows: Rows) -> list[dict[str, Any]]:
@@ -189,6 +207,10 @@ def _target_findings(targets: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
             f"{name}: {r['failures']:g} objects of {r['bucket']} couldn't be copied"
             for r in one["replication"]
             if r["failures"]
+        )
+        yield from (
+            f"{name}: {u['incomplete_uploads']:g} uploads to {u['bucket']} were never finished"
+            for u in one["incomplete_uploads"]
         )
         if one["request_5xx_errors"]:
             yield f"{name}: {one['request_5xx_errors']:g} requests failed by the server's fault"

@@ -43,6 +43,7 @@ from reconcilers.storage.iam import Iam
 from reconcilers.storage.model import BUCKET
 from reconcilers.storage.parameters import SERVER_CONFIG, SetConfig
 from reconcilers.storage.s3 import Refused, S3Client, Unanswered, bucket_path
+from reconcilers.storage.survey import Survey
 
 Wanted = Mapping[ExternalId, Any]
 DISCOVERED: Final[Mapping[str, Callable[[str, Any], Discovered]]] = {
@@ -80,6 +81,7 @@ class StorageBackend:
         self.client = client
         self._buckets = Buckets(client, secrets)
         self._iam = Iam(client, secrets)
+        self.survey = Survey(client)
         self._deployment: str | None = None
 
     async def greet(self) -> None:
@@ -193,6 +195,7 @@ class StorageBackend:
     async def sample(self) -> Sequence[Measurement]:
         """What the server tells of itself, where we may ask, and of the buckets that were looked at."""
         measured = samples.of_buckets(self._buckets.seen())
+        measured += await self.survey.look(self._buckets.seen())
         try:
             measured += samples.of_server(await self.client.prometheus())
             for name in [name for name, held in self._buckets.seen() if held.replication.rules][:MOST_REPLICATED]:

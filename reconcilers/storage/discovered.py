@@ -48,9 +48,8 @@ def policy(name: str, held: Policy) -> Discovered:
 
 
 def user(name: str, held: HeldUser) -> Discovered:
-    """A user."""
-    rights = {"policies": sorted(held.policies), "groups": sorted(held.groups)}
-    return _with_secret(name, {"enabled": held.enabled, **rights})
+    """A user. The groups tell their members; a membership has one owner."""
+    return _with_secret(name, {"enabled": held.enabled, "policies": sorted(held.policies)})
 
 
 def group(name: str, held: HeldGroup) -> Discovered:

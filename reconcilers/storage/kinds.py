@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from reconcilers.contract import Kind
-from reconcilers.storage import logins, model, parameters, plan, reach
+from reconcilers.storage import logins, memberships, model, parameters, plan, reach
 from schemas.storage import AccessKey, Bucket, Group, Policy, ServerConfig, User
 
 BUCKET = Kind(
@@ -37,6 +37,8 @@ USER = Kind(
     logins.plan_user,
     named_by="access_key",
     requires=reach.user_requires,
+    parts=memberships.parts_of_user,
+    shares=memberships.shares_of_user,
     confine=reach.confine_user,
 )
 GROUP = Kind(
@@ -47,6 +49,8 @@ GROUP = Kind(
     logins.plan_group,
     named_by="group",
     requires=reach.group_requires,
+    parts=memberships.parts_of_group,
+    shares=memberships.shares_of_group,
     confine=reach.confine_group,
 )
 ACCESS_KEY = Kind(

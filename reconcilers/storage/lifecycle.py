@@ -7,7 +7,7 @@ foreign rule is kept as text and sent again as it came.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -220,17 +220,20 @@ class Expiring:
 def expiring(rule: Rule, versions: Iterable[Version], now: float, *, complete: bool) -> Expiring:
     """What the rule would remove of these versions now. Days end at midnight UTC, as the server counts them. Tags aren't
     in a listing: a rule with tags is taken as if all objects had them."""
-    objects = size = newer = 0
-    key = ""
-    since = now
+    sizes = [version.size_bytes for version in removed((rule,), versions, now)]
+    return Expiring(len(sizes), sum(sizes), complete)
+
+
+def removed(rules: Sequence[Rule], versions: Iterable[Version], now: float) -> Iterator[Version]:
+    """Those of the versions that one of the rules removes by then."""
+    newer, key, since = 0, "", now
     for version in versions:
         newer, since = (newer, since) if version.key == key else (0, now)
         key = version.key
-        if _matches(rule, version) and _is_over(rule, version, since, newer, now):
-            objects, size = objects + 1, size + version.size_bytes
+        if any(_matches(rule, version) and _is_over(rule, version, since, newer, now) for rule in rules):
+            yield version
         newer += not version.latest
         since = version.modified
-    return Expiring(objects, size, complete)
 
 
 def _matches(rule: Rule, version: Version) -> bool:

@@ -76,7 +76,7 @@ def of_server(text: str) -> list[Measurement]:
 
 
 def of_replication(bucket: str, told: Mapping[str, Any]) -> list[Measurement]:
-    """What a bucket's rules copied since the server's start, and what they couldn't copy, over all its remotes."""
+    """What a bucket's rules copied since the server's start, what they couldn't copy, over all its remotes, and what waits."""
     remotes = ((told.get("currStats") or {}).get("Stats") or {}).values()
     totals = [(one.get("failed") or {}).get("totals") or {} for one in remotes]
     values = {
@@ -84,6 +84,11 @@ def of_replication(bucket: str, told: Mapping[str, Any]) -> list[Measurement]:
         "bucket_replicated_bytes_total": sum(one.get("completedReplicationSize") or 0 for one in remotes),
         "bucket_replication_failures_total": sum(one.get("count") or 0 for one in totals),
         "bucket_replication_failed_bytes_total": sum(one.get("bytes") or 0 for one in totals),
+    }
+    queued = (told.get("currStats") or {}).get("queued") or {}
+    values |= {
+        "bucket_replication_queued": (queued.get("curr") or {}).get("count") or 0,
+        "bucket_replication_queued_bytes": (queued.get("curr") or {}).get("bytes") or 0,
     }
     return [Measurement(name, float(value), {"bucket": bucket}) for name, value in values.items()]
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from controlplane.client.http import CoreplaneClient
+from reconcilers.contract import ExternalId
 from reconcilers.storage import model
 from reconcilers.storage.s3 import Refused
 from tests.e2e.conditions import condition_of, phase, until
@@ -107,3 +108,28 @@ async def test_a_wrong_password_stalls_the_target_and_says_why(client: Coreplane
     found = await phase(client, "storage.target", "other", "Stalled")
     assert condition_of(found, "Stalled")["reason"] == "SignatureDoesNotMatch"
     assert "not-the-password" not in str(found)
+
+
+async def test_a_membership_has_one_owner_and_the_second_says_conflict_until_the_first_lets_go(
+    client: CoreplaneClient, outside: World, daemon: DaemonProcess
+):
+    (daemon.data_dir / "secrets" / "member").write_text("a-members-secret")
+    user, own, other = fresh("u"), fresh("g"), fresh("g")
+    member = {"target": "main", "secret_key": {"from_file": "secrets/member"}}
+
+    async def members(group: str) -> list[str]:
+        found = await outside.backend.observe({ExternalId("storage.group", group): None})
+        return sorted(found[ExternalId("storage.group", group)].members)
+
+    await client.put_setting("storage.group", own, {"value": {"target": "main"}}, wait="Ready", wait_s=30)
+    await client.put_setting("storage.user", user, {"value": {**member, "groups": [own]}}, wait="Ready", wait_s=30)
+    await client.put_setting("storage.group", other, {"value": {"target": "main", "members": [user]}})
+    refused = condition_of(await phase(client, "storage.group", other, "Stalled"), "Stalled")
+    assert refused["reason"] == "Conflict"
+    assert f"storage.user/{user}" in refused["message"]
+    assert await members(own) == [user]
+
+    await client.put_setting("storage.user", user, {"value": member}, wait="Ready", wait_s=30)
+    await phase(client, "storage.group", other, "Ready")
+    assert await members(other) == [user]
+    assert await members(own) == [user], "nobody owns that any more"

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from reconcilers.storage import model
+from reconcilers.storage.s3 import Request
+from reconcilers.storage.survey import Survey
 from tests.integration.storage_world import BUCKET, fresh, world
 from tests.integration.test_storage_logins import FIRST, GROUP, KEY, POLICY, USER, known, reads
 
@@ -72,3 +74,33 @@ async def test_a_sample_has_what_people_ask_for(minio_server: Any):
         await w.client.delete(f"/{bucket}", {"policy": ""}, None)
         await w.look(BUCKET, {"bucket": bucket})
         assert dict(w.backend._buckets.seen())[bucket].access == model.policies.NOTHING
+
+
+async def test_a_walk_tells_what_is_cold_what_will_expire_and_which_uploads_were_never_finished(
+    minio_server: Any,
+):
+    bucket = fresh("walked")
+    rules = [{"id": "soon", "prefix": "soon/", "expire_days": 2}, {"id": "late", "prefix": "late/", "expire_days": 60}]
+    async with world(minio_server) as w:
+        await w.settled(BUCKET, {"bucket": bucket, "lifecycle": rules})
+        for key in ("late/1", "late/2", "other", "soon/1", "soon/2"):
+            await w.put_object(bucket, key, b"12345")
+        for key in ("soon/1", "big"):
+            await w.client.call(Request("POST", f"/{bucket}/{key}", {"uploads": ""}))
+        held = dict(w.backend._buckets.seen())
+
+        async def told(survey: Survey) -> dict[str, float]:
+            return {one.metric_type: one.value for one in await survey.look([(bucket, held[bucket])])}
+
+        survey = Survey(w.client, page=2)
+        assert await told(survey) == {}, "two pages of three: it isn't at the end yet"
+        assert await told(survey) == {
+            "bucket_cold_objects": 0,
+            "bucket_cold_bytes": 0,
+            "bucket_expiring_versions": 2,
+            "bucket_expiring_bytes": 10,
+            "bucket_incomplete_uploads": 2,
+        }
+        found = await told(Survey(w.client, cold_s=-60))
+        assert (found["bucket_cold_objects"], found["bucket_cold_bytes"]) == (5, 25)
+        assert {one.metric_type for one in await w.backend.sample()} >= {"bucket_cold_bytes", "capacity_bytes"}

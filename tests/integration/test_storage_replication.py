@@ -105,7 +105,7 @@ async def test_what_is_written_is_copied_and_a_second_pass_does_nothing(near: Wo
 
     async def counted() -> bool:
         rows = {(one.metric_type, one.tags.get("bucket")): one.value for one in await near.backend.sample()}
-        return rows.get(("bucket_replicated_total", here), 0) >= 1
+        return rows.get(("bucket_replicated_total", here), 0) >= 1 and rows["bucket_replication_queued", here] == 0
 
     await until(counted, ARRIVES_S, "a sample tells what was copied")
     with pytest.raises(Refused, match="NoSuchKey"):

@@ -211,7 +211,24 @@ def test_a_part_that_an_older_setting_owns_is_a_conflict_until_that_is_gone():
     assert claims.contested("acl") is None
 
 
-CLAIMED = st.tuples(st.integers(0, 2), st.integers(1, 4), st.sets(st.integers(0, 2)))
+def test_what_several_share_nobody_else_has_alone_and_the_younger_claim_waits():
+    claims = Claims()
+    shared = (*USER, "shared")
+    assert claims.claim("g1", "1", 1, shared=[shared]) == []
+    assert claims.claim("user", "2", 3, [shared]) == []
+    assert claims.claim("g2", "3", 2, shared=[shared]) == ["user"]
+    assert claims.claim("g4", "4", 4, shared=[shared]) == []
+    contested = {key: claims.contested(key) for key in ("g1", "g2", "user", "g4")}
+    assert contested == {"g1": None, "g2": None, "user": "g1", "g4": "user"}
+    assert claims.release("g1") == ["user"]
+    assert claims.contested("user") == "g2"
+    assert claims.release("g2") == ["user"]
+    assert claims.contested("user") is None
+    assert claims.release("user") == ["g4"]
+    assert claims.contested("g4") is None
+
+
+CLAIMED = st.tuples(st.integers(0, 2), st.integers(1, 4), st.sets(st.integers(0, 2)), st.sets(st.integers(0, 2)))
 CLAIMS = st.lists(st.tuples(st.sampled_from(LETTERS), st.none() | CLAIMED), max_size=30)
 
 
@@ -224,16 +241,19 @@ def test_claims_made_step_by_step_are_those_of_a_plain_table(steps: list[tuple[s
             moved = claims.release(letter)
             model.pop(letter, None)
         else:
-            moved = claims.claim(letter, *claim)
-            model[letter] = claim
-        owners = {}
+            own, rank, parts, shared = claim
+            moved = claims.claim(letter, own, rank, parts, shared=shared)
+            model[letter] = rank, {own, *parts}, shared - {own, *parts}
         for identity in range(3):
-            standing = sorted((rank, k) for k, (own, rank, parts) in model.items() if identity in {own, *parts})
-            owners[identity] = standing[0][1] if standing else None
-            assert claims.owner(identity) == owners[identity]
-        for k, (own, _, parts) in model.items():
-            others = {owners[identity] for identity in (own, *parts)} - {k}
-            assert claims.contested(k) in (others or {None})
+            standing = sorted((rank, k) for k, (rank, owning, _) in model.items() if identity in owning)
+            assert claims.owner(identity) == (standing[0][1] if standing else None)
+        for k, (rank, owning, sharing) in model.items():
+            older = {
+                other
+                for other, (other_rank, has, shares) in model.items()
+                if (other_rank, other) < (rank, k) and (has & (owning | sharing) or shares & owning)
+            }
+            assert claims.contested(k) in (older or {None})
         lost_or_won = {
             k for k, was in before.items() if k in model and k != letter and bool(was) != bool(claims.contested(k))
         }

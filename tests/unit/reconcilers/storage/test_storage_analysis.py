@@ -139,15 +139,44 @@ def test_latency_is_summed_over_apis_and_the_slow_share_is_found():
 
 def test_what_could_not_be_copied_is_found():
     remote = {"replicationCount": 3, "completedReplicationSize": 30, "failed": {"totals": {"count": 2, "bytes": 9}}}
-    told = samples.of_replication("photos", {"currStats": {"Stats": {"arn:a": remote, "arn:b": {}}}})
+    queued = {"curr": {"count": 4, "bytes": 40}}
+    told = samples.of_replication("photos", {"currStats": {"Stats": {"arn:a": remote, "arn:b": {}}, "queued": queued}})
     assert {m.metric_type: m.value for m in told} == {
         "bucket_replicated_total": 3.0,
         "bucket_replicated_bytes_total": 30.0,
         "bucket_replication_failures_total": 2.0,
         "bucket_replication_failed_bytes_total": 9.0,
+        "bucket_replication_queued": 4.0,
+        "bucket_replication_queued_bytes": 40.0,
     }
     assert samples.of_replication("photos", {"currStats": None})[0].value == 0.0
     rows = [metric(one.metric_type, 0, 60, "photos") for one in told]
     found = analyse(evidence(*rows, *(metric(one.metric_type, one.value, 0, "photos") for one in told)))
-    assert found["targets"]["main"]["replication"] == [{"bucket": "photos", "replicated": 3.0, "failures": 2.0}]
+    assert found["targets"]["main"]["replication"] == [
+        {"bucket": "photos", "replicated": 3.0, "failures": 2.0, "queued": 4.0}
+    ]
     assert found["findings"] == ["main: 2 objects of photos couldn't be copied"]
+
+
+def test_what_walks_found_is_told_the_most_first_and_unfinished_uploads_are_a_finding():
+    rows = [
+        metric("bucket_cold_bytes", 5, DAY_S / 2, "a"),
+        metric("bucket_cold_bytes", 10, 0, "a"),
+        metric("bucket_cold_objects", 2, 0, "a"),
+        metric("bucket_cold_bytes", 20, 0, "b"),
+        metric("bucket_cold_bytes", 0, 0, "c"),
+        metric("bucket_expiring_bytes", 7, 0, "a"),
+        metric("bucket_expiring_versions", 1, 0, "a"),
+        metric("bucket_incomplete_uploads", 3, 0, "c"),
+        metric("bucket_replicated_total", 1, 0, "c"),
+        metric("bucket_replication_queued", 4, 0, "c"),
+    ]
+    found = analyse(evidence(*rows))
+    main = found["targets"]["main"]
+    assert main["cold"] == [
+        {"bucket": "b", "cold_bytes": 20, "cold_objects": 0},
+        {"bucket": "a", "cold_bytes": 10, "cold_objects": 2},
+    ]
+    assert main["will_expire"] == [{"bucket": "a", "expiring_bytes": 7, "expiring_versions": 1}]
+    assert main["replication"] == [{"bucket": "c", "replicated": 0, "failures": 0, "queued": 4}]
+    assert found["findings"] == ["main: 3 uploads to c were never finished"]
