@@ -413,6 +413,10 @@ class OperationContext(Protocol):
     def setting(self, setting_type: str, name: str) -> Any:
         """The value model of a declared setting; raises `TerminalError` SettingNotFound."""
 
+    def settings(self, setting_type: str) -> Mapping[str, Any]:
+        """Name → value model of all settings of a type that the tenant declares; raises `TerminalError` for one that can't be
+        understood, because what it would say isn't known."""
+
     async def backend(self, target: str) -> Any:
         """The open backend of a target of the same service; raises `Unreachable`."""
 

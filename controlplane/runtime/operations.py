@@ -62,6 +62,14 @@ class _Context:
             raise TerminalError(msg, reason="NotShared")
         return resolved.value
 
+    def settings(self, setting_type: str) -> Mapping[str, Any]:
+        first = str(Key(self.tenant, setting_type, ""))
+        found = [self._catalogue.resolve(entry) for key, entry in self._state.entries.items() if key.startswith(first)]
+        for one in found:
+            if not isinstance(one, Resolved):
+                raise TerminalError(f"{one.entry.key}: {one.message}", reason=one.reason)
+        return {one.key.name: one.value for one in found if isinstance(one, Resolved)}
+
     async def backend(self, target: str) -> Any:
         where = place(self.tenant, self._service, target)
         self.prefix(target)

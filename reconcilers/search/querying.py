@@ -12,7 +12,7 @@ from reconcilers.search import tenancy
 from reconcilers.search.model import INDEX
 from reconcilers.search.query_log import shape_of
 from reconcilers.search.suggesters import SUGGESTER, request_of, suggestions_of
-from reconcilers.search.wire import lines, path_of, said, understood
+from reconcilers.search.wire import Wire, lines, path_of, said, understood
 from schemas.search import Analyze, Bulk, Index, Query, Suggest, Suggester
 
 BULK_ITEMS: Final = 1_000
@@ -77,13 +77,30 @@ async def suggest(ctx: OperationContext, request: Suggest) -> dict[str, Any]:
     """→ `{took_ms, suggestions: [{text, score, …}]}`, best first."""
     value: Suggester = ctx.setting(SUGGESTER, request.suggester)
     backend = await ctx.backend(value.target)
-    body = request_of(value, request)
+    body = await _within_tenant(ctx, value, request, backend.wire)
     started = time.perf_counter()
     answer = await backend.wire.ask("POST", path_of(value.index, "_search"), body)
     found = suggestions_of(value, answer, request.size)
     took_ms = (time.perf_counter() - started) * 1e3
     backend.queries.record(value.index, f"suggest {request.suggester}", took_ms, len(found), body)
     return {"took_ms": answer["took"], "suggestions": found}
+
+
+async def _within_tenant(ctx: OperationContext, value: Suggester, request: Suggest, wire: Wire) -> dict[str, Any]:
+    """The body that asks. The index may be an alias, or a generation: which indices they are, the server knows."""
+    confined = {
+        alias_of(name, one): one.tenant_field
+        for name, one in ctx.settings(INDEX).items()
+        if one.tenant_field is not None
+    }
+    if not confined:
+        return request_of(value, request)
+    described = await wire.ask("GET", path_of(value.index), params={"filter_path": "*.aliases,*.mappings"})
+    fields = tenancy.fields_of(described, confined)
+    if not fields:
+        return request_of(value, request)
+    mappings = [document.get("mappings", {}) for document in described.values()]
+    return tenancy.suggestion(value, request, tenancy.Bound(ctx.tenant, fields), mappings)
 
 
 async def analyze(ctx: OperationContext, request: Analyze) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from reconcilers.contract import BackendError, ExternalId, Fence, Outcome, Termi
 from reconcilers.search import shadow
 from reconcilers.search.generations import Generation, serving
 from reconcilers.search.indices import Indices
-from reconcilers.search.suggesters import PutSubfield, SeenSuggester, Suggester
+from reconcilers.search.suggesters import PutSubfield, SeenSuggester, Suggester, field_at
 from reconcilers.search.wire import Wire, done, path_of
 
 
@@ -72,11 +72,3 @@ class Suggesters:
         params = {"conflicts": "proceed", "wait_for_completion": False, "slices": "auto", "refresh": True}
         answer = await self._wire.send(fence, "POST", path_of(step.index, "_update_by_query"), params=params)
         return done(task=answer["task"])
-
-
-def field_at(mappings: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
-    """The field of a mapping by its dotted path; None when there is none."""
-    here: Any = mappings
-    for part in path.split("."):
-        here = here.get("properties", {}).get(part) if isinstance(here, Mapping) else None
-    return here if isinstance(here, Mapping) else None

@@ -136,6 +136,14 @@ def _at(source: Mapping[str, Any], field: str) -> Any:
     return value
 
 
+def field_at(mappings: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
+    """The field of a mapping by its dotted path; None when there is none."""
+    here: Any = mappings
+    for part in path.split("."):
+        here = here.get("properties", {}).get(part) if isinstance(here, Mapping) else None
+    return here if isinstance(here, Mapping) else None
+
+
 KIND: Final = Kind(
     SUGGESTER,
     search.Suggester,

@@ -160,6 +160,9 @@ class Context:
     def setting(self, setting_type: str, name: str) -> Any:
         return Namespace.model_validate(self.daemon.namespaces[name])
 
+    def settings(self, _setting_type: str) -> dict[str, Any]:
+        return {name: Namespace.model_validate(value) for name, value in self.daemon.namespaces.items()}
+
     async def backend(self, target: str) -> Any:
         return self.daemon.backend(target)
 

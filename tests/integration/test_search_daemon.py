@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from controlplane.cli.doctor import examine
-from tests.e2e.conditions import phase, until
+from controlplane.client.errors import ApiError
+from tests.e2e.conditions import condition_of, phase, until
 from tests.integration.search_world import INDEX, login, opened
 from tests.integration.test_search_migration import serving
 
@@ -73,4 +74,57 @@ async def test_queries_are_counted_and_the_doctor_tells_what_to_do(elasticsearch
         assert "queries 25, without_hits 25" in empty.message
     async with opened(elasticsearch_server) as world:
         for concrete in await serving(world, INDEX_NAME):
+            await world.wire.ask("DELETE", f"/{concrete}")
+
+
+async def test_what_the_server_lacks_or_the_login_may_not_is_in_the_status(elasticsearch_server, daemon):
+    auth, _ = login(elasticsearch_server)
+    await daemon.stop()
+    await daemon.start(ES_PASSWORD=auth[1], ES_WATCHER="watcher-secret")
+    target = {"url": elasticsearch_server.url, "username": auth[0], "password": {"from_env": "ES_PASSWORD"}}
+    watcher = {"password": {"from_env": "ES_WATCHER"}, "roles": ["told-watcher"]}
+    poor = {"url": elasticsearch_server.url, "username": "told-watcher", "password": {"from_env": "ES_WATCHER"}}
+    async with daemon.client() as client:
+
+        async def declare(setting_type: str, name: str, value: dict[str, Any]) -> None:
+            await client.put_setting(setting_type, name, {"value": value})
+
+        async def stalled(setting_type: str, name: str) -> dict[str, Any]:
+            return condition_of(await phase(client, setting_type, name, "Stalled", 60), "Stalled")
+
+        await declare("search.target", "main", target)
+        await declare("search.lifecycle", "told", {"target": "main", "phases": {"delete": {"min_age": "1d"}}})
+        await declare("search.role", "told-watcher", {"target": "main", "cluster": ["monitor"]})
+        await declare("search.user", "told-watcher", {"target": "main", **watcher})
+        lacking = await stalled("search.lifecycle", "told")
+        assert (lacking["reason"], "x-pack-ilm" in lacking["message"]) == ("Unsupported", True)
+        await phase(client, "search.user", "told-watcher", "Ready", 60)
+
+        await declare("search.target", "poor", poor)
+        await declare("search.pipeline", "told-poor", {"target": "poor", "processors": []})
+        forbidden = await stalled("search.pipeline", "told-poor")
+        assert (forbidden["reason"], "told-watcher" in forbidden["message"]) == ("Forbidden", True)
+
+
+async def test_suggestions_that_would_mix_tenants_are_refused(elasticsearch_server, daemon):
+    auth, _ = login(elasticsearch_server)
+    await daemon.stop()
+    await daemon.start(ES_PASSWORD=auth[1])
+    target = {"url": elasticsearch_server.url, "username": auth[0], "password": {"from_env": "ES_PASSWORD"}}
+    async with daemon.client() as client:
+        await client.put_setting("search.target", "main", {"value": target})
+        shared = {"target": "main", "index": "told-mixed", **VALUE, "tenant_field": "tenant"}
+        shared["mappings"] = {"properties": {"title": {"type": "text"}, "tenant": {"type": "keyword"}}}
+        await client.put_setting(INDEX, "told-by-another-name", {"value": shared})
+        await phase(client, INDEX, "told-by-another-name", "Ready", 60)
+        words = {"target": "main", "index": "told-mixed", "field": "title", "kind": "term"}
+        await client.put_setting("search.suggester", "words", {"value": words})
+        with pytest.raises(ApiError, match="texts of other tenants") as caught:
+            await client.operate("search.suggest", {"suggester": "words", "text": "shoo"})
+        assert caught.value.reason == "OperationFailed"
+        del shared["tenant_field"]
+        await client.put_setting(INDEX, "told-by-another-name", {"value": shared})
+        assert (await client.operate("search.suggest", {"suggester": "words", "text": "shoo"}))["result"]
+    async with opened(elasticsearch_server) as world:
+        for concrete in await serving(world, "told-mixed"):
             await world.wire.ask("DELETE", f"/{concrete}")

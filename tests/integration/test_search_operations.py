@@ -25,13 +25,16 @@ class Context:
     def __init__(self, world: SearchWorld, tenant: str = "default") -> None:
         self.world = world
         self.tenant = tenant
-        self.settings: dict[tuple[str, str], Any] = {}
+        self.declared: dict[tuple[str, str], Any] = {}
 
     def declare(self, setting_type: str, name: str, value: dict[str, Any]) -> None:
-        self.settings[setting_type, name] = KINDS[setting_type].value.model_validate({"target": "main", **value})
+        self.declared[setting_type, name] = KINDS[setting_type].value.model_validate({"target": "main", **value})
 
     def setting(self, setting_type: str, name: str) -> Any:
-        return self.settings[setting_type, name]
+        return self.declared[setting_type, name]
+
+    def settings(self, setting_type: str) -> dict[str, Any]:
+        return {name: value for (kind, name), value in self.declared.items() if kind == setting_type}
 
     async def backend(self, _target: str) -> Any:
         return self.world.backend
@@ -108,6 +111,18 @@ async def test_bulk_tells_the_fate_of_every_item(elasticsearch_server):
                 await run(context, "bulk", index="ops-bulk", ndjson=wrong)
 
 
+async def test_items_that_a_full_disk_refuses_are_told_in_its_words(elasticsearch_server):
+    async with opened(elasticsearch_server) as world:
+        context = Context(world)
+        await declared(world, context, "ops-full", value())
+        await run(context, "bulk", index="ops-full", documents=[{"n": 1}], id_field="n")
+        await world.wire.ask("PUT", "/ops-full/_settings", {"index.blocks.read_only_allow_delete": True})
+        rows = [{"index": {"_id": "2"}}, {"n": 2}, {"delete": {"_id": "1"}}]
+        answer = await run(context, "bulk", index="ops-full", ndjson="\n".join(map(json.dumps, rows)))
+        assert (answer["written"], [item["status"] for item in answer["items"]]) == (0, [429, 429])
+        assert all("disk usage exceeded flood-stage watermark" in item["error"] for item in answer["items"])
+
+
 async def test_many_documents_go_in_several_requests(elasticsearch_server):
     async with opened(elasticsearch_server) as world:
         context = Context(world)
@@ -128,6 +143,38 @@ async def test_analyze_and_suggest(elasticsearch_server):
         assert [token["token"] for token in tokens["tokens"]] == ["running", "shoes"]
         found = await run(context, "suggest", suggester="ops-titles", text="runn")
         assert [row["text"] for row in found["suggestions"]] == ["Running Shoes"]
+
+
+async def test_suggestions_are_of_the_tenants_own_texts_by_whatever_name(elasticsearch_server):
+    own = {"name": "whose", "type": "category", "path": "tenant"}
+    brand = {"name": "brand", "type": "category", "path": "title"}
+    async with opened(elasticsearch_server) as world:
+        ours, theirs = Context(world, "ours"), Context(world, "ours-too")
+        for context in (ours, theirs):
+            await declared(world, context, "ops-mixed", value(tenant_field="tenant"))
+            for name, kind, mapping in (
+                ("whole", "completion", {"contexts": [own, brand]}),
+                ("start", "prefix", {}),
+                ("words", "term", {}),
+            ):
+                suggester = {"index": "ops-mixed", "field": "title", "kind": kind, "mapping": mapping}
+                context.declare("search.suggester", name, suggester)
+                await world.converge("search.suggester", suggester, name)
+            (concrete,) = await world.wire.ask("GET", "/ops-mixed")
+            context.declare("search.suggester", "concrete", {**suggester, "index": concrete})
+        docs = [
+            {"title": "shoe of ours", "tenant": "ours"},
+            {"title": "shoe of theirs", "tenant": "ours-too"},
+            {"title": "shoe of nobody"},
+        ]
+        await run(ours, "bulk", index="ops-mixed", documents=docs, refresh=True)
+        for context, text in ((ours, "shoe of ours"), (theirs, "shoe of theirs")):
+            for name in ("whole", "start"):
+                found = await run(context, "suggest", suggester=name, text="shoe")
+                assert [row["text"] for row in found["suggestions"]] == [text], name
+        for name, more in (("words", {}), ("concrete", {}), ("whole", {"contexts": {"brand": ["shoe of theirs"]}})):
+            with pytest.raises(TerminalError, match="texts of other tenants"):
+                await run(ours, "suggest", suggester=name, text="shoo", **more)
 
 
 async def test_a_manual_migration_waits_is_aborted_started_and_rolled_back(elasticsearch_server):
