@@ -144,14 +144,18 @@ class Switches:
         return {**found, "documents": new, "documents_of_source": old}
 
     async def _quiesce(self, source: str) -> None:
-        """Wait until nothing is under way in the old generation and its numbers stand still."""
+        """Wait until nothing is under way in the old generation and its numbers stand still.
+
+        While no shard of it is up yet, as after a start, the server doesn't tell it at all.
+        """
         until, before = time.monotonic() + MOST_QUIET_S, None
         while time.monotonic() < until:
             answer = await self._wire.ask("GET", path_of(source, "_stats", "docs,indexing"), params={"level": "shards"})
-            copies = [c for shard in answer["indices"][source]["shards"].values() for c in shard]
+            shards = answer["indices"].get(source, {"shards": {}})["shards"]
+            copies = [c for shard in shards.values() for c in shard]
             busy = sum(c["indexing"]["index_current"] + c["indexing"]["delete_current"] for c in copies)
             now = sorted(c["seq_no"]["max_seq_no"] for c in copies if "seq_no" in c)
-            if not busy and now == before:
+            if copies and not busy and now == before:
                 return
             before = now
             await asyncio.sleep(QUIET_S)
