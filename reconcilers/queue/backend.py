@@ -45,7 +45,7 @@ from reconcilers.queue.kafka_users import Users
 from reconcilers.queue.model import TOPIC, TOPIC_ID
 from reconcilers.queue.route_plan import InstallRoute, RemoveRoute
 from reconcilers.queue.routes import Routes
-from reconcilers.queue.routing import ROUTE, canary_topic
+from reconcilers.queue.routing import ROUTE, canary_topic, table_topic
 from reconcilers.queue.settling import Settling
 from reconcilers.queue.steps import (
     AcceptRecreated,
@@ -81,7 +81,6 @@ class QueueBackend:
     def __init__(self, connection: Connection, admin: AdminThread) -> None:
         self._target: Target = connection.value
         self.admin = admin
-        self._reserved = connection.reserved
         self._cluster: str | None = None
         self._topics = Topics()
         self._settling = Settling(time.monotonic)
@@ -94,6 +93,8 @@ class QueueBackend:
             GROUP: kafka_groups.observe,
         }
         place = (connection.tenant, connection.target)
+        self.reserved = connection.reserved | {table_topic(*place)}
+        """What the control plane keeps for itself in the cluster: see `own`."""
         self.client_options = login.client_options(self._target, connection.secrets)
         """For aiokafka."""
         self.routes = Routes(admin, self.client_options, place, self._settling)
@@ -179,6 +180,9 @@ class QueueBackend:
         if setting_type in (USER, ACL, QUOTA):
             look = partial(self._users.discover, setting_type=setting_type, match=match)
             return await self.admin.call(look, CALL_S)
+        if setting_type == GROUP:
+            groups = await self.admin.call(partial(kafka_groups.discover, match=match), CALL_S)
+            return [discovered.group(name) for name in groups]
         if setting_type != TOPIC:
             return []
         topics = await self.admin.call(partial(self._topics.discover, match=match), CALL_S)
@@ -200,14 +204,17 @@ class QueueBackend:
                 yield Hint(None, f"the cluster is {self._cluster} now, it was {before}")
 
     def _own_affairs(self, setting_type: str, wanted: Mapping[str, Any]) -> dict[str, TerminalError]:
-        if not self._reserved:
-            return {}
-        found = {name: own.affair(self._reserved, setting_type, name, desired) for name, desired in wanted.items()}
+        login = self._target.security.username
+        found = {
+            name: own.affair(self.reserved, setting_type, name, desired)
+            or own.denial(login, setting_type, name, desired)
+            for name, desired in wanted.items()
+        }
         return {name: why for name, why in found.items() if why is not None}
 
     def refuse_own(self, topic: str) -> None:
         """Raise when the topic is where this control plane keeps its own records."""
-        if topic in self._reserved:
+        if topic in self.reserved:
             raise own.topic(topic)
 
     async def close(self) -> None:

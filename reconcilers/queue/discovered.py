@@ -1,7 +1,7 @@
 """What exists in a Kafka cluster, as declarations. Pure.
 
 A user with SCRAM credentials comes with its permissions and limits; those of principals and entities that are no such users
-are settings of their own. Routes are the daemon's own notion: nobody else made any. Groups are only watched.
+are settings of their own. Groups are only watched. Routes are the daemon's own notion: nobody else made any.
 """
 
 from __future__ import annotations
@@ -61,6 +61,11 @@ def quota(entity: str, limits: Rates) -> Discovered:
     value |= {"quotas": rates} if rates else {}
     value |= {name: rate for name, rate in limits.items() if name not in rates}
     return Discovered(setting_name(entity), value)
+
+
+def group(name: str) -> Discovered:
+    """A group, without bounds: what is too far is nobody's to find."""
+    return Discovered(setting_name(name), {**_called("group", name)})
 
 
 def users(

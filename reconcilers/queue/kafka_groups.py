@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from reconcilers.contract import TerminalError, TransientError
+from reconcilers.discovery import matches
 from reconcilers.queue.admin import messages, partition
 from reconcilers.queue.groups import ObservedGroup
 from reconcilers.queue.kafka_topics import partitions_of
 
 DEAD: Final = "Dead"
+OURS: Final = "coreplane."
+"""How the names of the daemon's own groups begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,14 @@ def observe(client: Any, wanted: Mapping[str, Any]) -> dict[str, ObservedGroup]:
             states[name].state, states[name].members, max(lags.values(), default=0), _late(client, desired, held, lags)
         )
     return found
+
+
+def discover(client: Any, match: str) -> list[str]:
+    """The groups that are meant and have members or offsets, in order. Those of the routers and of redrives are ours."""
+    listed = sorted(row["group_id"] for row in client.list_groups())
+    names = [name for name in listed if name and matches(name, match, reserved=name.startswith(OURS))]
+    states = described(client, names) if names else {}
+    return [name for name in names if states[name].members or committed(client, name)]
 
 
 def _late(client: Any, desired: Any, held: Mapping[Any, int], lags: Mapping[Any, int]) -> tuple[str, ...]:

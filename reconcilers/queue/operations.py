@@ -164,11 +164,12 @@ async def purge(ctx: OperationContext, request: Purge) -> dict[str, Any]:
 async def redrive(ctx: OperationContext, request: Redrive) -> dict[str, Any]:
     """→ `{redriven, kept}`."""
     backend = await _backend(ctx, request.target)
+    backend.refuse_own(request.dead_letter)
     places = await _call(backend, partial(_places, topic=request.dead_letter, number=None))
     end = await _call(backend, partial(kafka_groups.ends, places=places))
     ends = {place.partition: at for place, at in end.items()}
     group = f"coreplane.redrive.{request.dead_letter}"
-    return dict(await data.redrive(backend.client_options, group, request, ends))
+    return dict(await data.redrive(backend.client_options, group, request, ends, own=backend.reserved))
 
 
 # --- the table -----------------------------------------------------------------------------------------------------------

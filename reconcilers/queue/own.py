@@ -1,7 +1,7 @@
 """Self-hosting: what is refused because the control plane would cut itself off, or damage its own records. Pure.
 
-`reserved` names what it keeps for itself in the cluster: the topics of its log, and the principal that it is there. A route may
-read its topics (its events are there to be read), and never write into them.
+`reserved` names what it keeps for itself in the cluster: the table of routes, and, where its log is there too, the topics of that
+and the principal that it is. A route may read its topics (its events are there to be read), and never write into them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,15 @@ def affair(reserved: frozenset[str], setting_type: str, name: str, desired: Any)
         shuts = any(one.permission == "deny" for one in desired)
         return _user(mine) if mine is not None and shuts else None
     return None
+
+
+def denial(login: str | None, setting_type: str, name: str, desired: Any) -> TerminalError | None:
+    """Why whom the target logs in as isn't denied anything. What it is to lose is judged where it is seen: `plan_acl`."""
+    if login is None or (setting_type, name) != (ACL, principal_of(login)) or desired is None:
+        return None
+    if not any(one.permission == "deny" for one in desired):
+        return None
+    return TerminalError(f"the daemon itself is {name} and would lose permissions", reason="SelfLockout")
 
 
 def topic(name: str) -> TerminalError:

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 DEADLINE_S = 120.0
 NOT_HERE = {
     "cache.namespace": "the daemon's own notion",
-    "queue.group": "only watched: nothing of it is owned",
+    "queue.group": "only watched, nothing of it is owned: see test_queue_daemon",
     "queue.route": "the daemon's own notion",
     "search.alias": "comes with its index, as one of its aliases",
     "search.snapshot_policy": "the daemon's own notion",

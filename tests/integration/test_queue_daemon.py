@@ -166,6 +166,32 @@ async def test_what_is_sampled_tells_of_cluster_topics_and_groups(kafka_broker):
         assert took > 0
 
 
+async def test_a_group_is_found_watched_and_said_to_lag(queue_daemon, kafka_broker):
+    client, topic, group = queue_daemon, unique("orders"), unique("readers")
+    await put(client, "queue.topic", topic, {"target": "main", **orders(topic)})
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=plain(kafka_broker), group_id=group, enable_auto_commit=False)
+    await consumer.start()
+    await consumer.commit({TopicPartition(topic, 0): 0})
+    await consumer.stop()
+    found = await client.discover("queue.group", "main", f"{group}*")
+    (declared,) = found["settings"]
+    assert (declared["name"], declared["value"]) == (group, {"target": "main"})
+    assert (await client.plan([declared]))["steps"] == []
+    await put(client, "queue.group", group, declared["value"])
+    producer = AIOKafkaProducer(bootstrap_servers=plain(kafka_broker))
+    await producer.start()
+    for _ in range(5):
+        await producer.send(topic, b"wait", partition=0)
+    await producer.stop()
+    await client.put_setting("queue.group", group, {"value": {**declared["value"], "max_lag": 4}})
+    await phase(client, "queue.group", group, "Stalled", "LagTooHigh")
+    async with asyncio.timeout(60):  # the projection follows the log a moment later
+        while not (await client.events(setting=f"default/queue.group/{group}", event_type="Stalled"))["items"]:
+            await asyncio.sleep(0.1)
+    await client.put_setting("queue.group", group, {"value": {**declared["value"], "max_lag": 5}})
+    await phase(client, "queue.group", group, "Ready")
+
+
 async def test_permissions_have_one_owner_whichever_kind_declares_them(queue_daemon, tmp_path):
     client, name = queue_daemon, unique("alice")
     (tmp_path / "pw").write_text("open sesame")

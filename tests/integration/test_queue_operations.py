@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer
 from reconcilers.contract import TerminalError
 from reconcilers.queue.data import publish
 from reconcilers.queue.operations import OPERATIONS
-from reconcilers.queue.routing import dead_letter
+from reconcilers.queue.routing import dead_letter, table_topic
 from schemas.queue_operations import Outgoing
 from tests.integration.cache_world import DictSecrets
 from tests.integration.queue_world import by_hand, plain, unique, world
@@ -97,6 +97,10 @@ async def test_offsets_are_planned_then_reset_and_neither_while_somebody_reads(k
         with pytest.raises(TerminalError) as refused:
             await operate(one, "plan_reset_offsets", group=group, to={"at": "earliest"})
         assert refused.value.reason == "GroupActive"
+        for name, more in (("reset_offsets", {"to": {"at": "earliest"}, "plan": "any"}), ("delete_group", {})):
+            with pytest.raises(TerminalError) as refused:
+                await operate(one, name, group=group, **more)
+            assert refused.value.reason == "GroupActive"
         await consumer.stop()
         plan = await operate(one, "plan_reset_offsets", group=group, to={"shift": -3})
         assert plan["moves"] == [{"topic": topic, "partition": 0, "from": 10, "to": 7}]
@@ -174,9 +178,28 @@ async def test_the_control_plane_leaves_its_own_records_alone(kafka_broker):
         for kind, value in (
             ("queue.user", {"username": "coreplane", "password": {"from_env": "PW"}}),
             ("queue.acl", {"principal": "User:coreplane", "acls": []}),
+            ("queue.quota", {"user": "coreplane", "quotas": {"request_percentage": 0.01}}),
         ):
             with pytest.raises(TerminalError) as user:
                 await one.look(kind, value)
             assert user.value.reason == "OwnUser"
-        with pytest.raises(TerminalError):
-            await operate(one, "purge", topic="coreplane.settings", before={"at": "latest"})
+        for topic in ("coreplane.settings", table_topic("default", "main")):
+            for name, request in (
+                ("purge", {"topic": topic, "before": {"at": "latest"}}),
+                ("publish", {"topic": topic, "messages": [{"value": "x"}]}),
+                ("redrive", {"dead_letter": topic}),
+            ):
+                with pytest.raises(TerminalError) as refused:
+                    await operate(one, name, **request)
+                assert refused.value.reason == "OwnTopic"
+
+
+async def test_a_letter_that_says_it_came_from_the_control_plane_s_records_stays(kafka_broker):
+    own = unique("settings")
+    async with world(kafka_broker, None, frozenset({own})) as one, by_hand(kafka_broker) as hand:
+        await hand(lambda admin: admin.create_topics({own: {"num_partitions": 1}}, wait_for_metadata=True))
+        dead = await a_topic(one)
+        forged = {name: text.decode() for name, text in dead_letter([], "n", "why", (own, 0, 0), 5)}
+        await publish(one.backend.client_options, dead, [Outgoing(value="x", headers=forged)])
+        assert await operate(one, "redrive", dead_letter=dead) == {"redriven": 0, "kept": 1}
+        assert (await operate(one, "peek", topic=own))["messages"] == []

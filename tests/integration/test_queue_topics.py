@@ -89,6 +89,8 @@ async def test_partitions_become_more_and_never_fewer(kafka_broker):
     name = unique("orders")
     async with world(kafka_broker) as one:
         await one.converge(TOPIC, orders(name))
+        (step,) = (await one.look(TOPIC, orders(name, partitions=5))).steps
+        assert "keys move to other partitions" in step.summary()
         assert await one.converge(TOPIC, orders(name, partitions=5)) == ["RaisePartitions"]
         plan = await one.look(TOPIC, orders(name, partitions=3))
         assert plan.steps == ()

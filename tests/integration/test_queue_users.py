@@ -12,6 +12,7 @@ from aiokafka.errors import GroupAuthorizationFailedError, KafkaConnectionError,
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
 from controlplane.devstack import kafka
+from reconcilers.contract import TerminalError
 from tests.integration.cache_world import DictSecrets
 from tests.integration.queue_world import ADMIN_PASSWORD, by_hand, sasl, unique, world
 from tests.integration.test_queue_topics import orders
@@ -110,6 +111,30 @@ async def test_what_is_granted_works_and_what_is_not_is_refused(kafka_broker):
         async with producing(kafka_broker, name, "open sesame") as producer:
             with pytest.raises(TopicAuthorizationFailedError):
                 await producer.send_and_wait(mine, b"in")
+
+
+async def test_what_is_denied_is_refused_although_more_is_granted(kafka_broker):
+    name, mine, secret = unique("alice"), unique("mine"), unique("mine-secret")
+    write = {"resource": "topic", "operations": ["write", "describe"]}
+    acls = [
+        {**write, "name": "mine-", "pattern": "prefixed"},
+        {**write, "name": secret, "permission": "deny", "host": "127.0.0.1"},
+        {**write, "name": mine, "permission": "deny", "host": "10.1.2.3"},
+        {"resource": "transactional_id", "name": "mine-", "pattern": "prefixed", "operations": ["write", "describe"]},
+    ]
+    async with world(kafka_broker, secrets()) as one:
+        for topic in (mine, secret):
+            await one.converge(TOPIC, orders(topic), topic)
+        await one.converge(USER, shop_user(username=name, acls=acls))
+        assert await one.converge(USER, shop_user(username=name, acls=acls)) == []
+        async with (
+            producing(kafka_broker, name, "open sesame", transactional_id="mine-1") as producer,
+            producer.transaction(),
+        ):
+            await producer.send_and_wait(mine, b"in")
+        async with producing(kafka_broker, name, "open sesame") as producer:
+            with pytest.raises(TopicAuthorizationFailedError):
+                await producer.send_and_wait(secret, b"in")
 
 
 async def test_a_permission_that_somebody_gave_by_hand_is_taken_away_and_one_that_is_missing_given(kafka_broker):
@@ -214,6 +239,10 @@ async def test_the_daemon_does_not_lock_itself_out(kafka_broker):
             assert plan.blocked is not None
             assert plan.blocked.reason == "SelfLockout"
             assert words in plan.blocked.message
+        denied = [{"resource": "topic", "name": "*", "operations": ["describe"], "permission": "deny"}]
+        with pytest.raises(TerminalError) as refused:
+            await one.look(ACLS, {"principal": f"User:{kafka.ADMIN}", "acls": denied})
+        assert refused.value.reason == "SelfLockout"
         plan = await one.look(USER, {**own, "password": {"from_env": ADMIN_PASSWORD}}, retiring=True)
         assert plan.blocked is not None
         assert plan.blocked.reason == "SelfLockout"
