@@ -20,7 +20,7 @@ from controlplane.devstack.ports import LOOPBACK
 from controlplane.devstack.process import Server
 from controlplane.devstack.redis import REDIS
 from tests.kafka_cluster import KafkaCluster
-from tests.servers import DaemonProcess, SharedServer, kafka_in, program_of, started
+from tests.servers import DaemonProcess, SharedServer, elasticsearch_in, kafka_in, program_of, started
 
 SUITES = ("unit", "architecture", "contract", "simulation", "integration", "e2e")
 """Fast ones first: a mistake shows early."""
@@ -163,12 +163,7 @@ def kafka_cluster(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) 
 def elasticsearch_server(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -> Iterator[SharedServer]:
     """One node for the run, with security on: `devstack.elasticsearch.credentials(server.place)` log in. Every test has
     indices, users and roles under a prefix of its own. Whoever stops it starts it again."""
-    folder = tmp_path_factory.mktemp("elasticsearch")
-
-    async def start() -> Server:
-        return await started(ELASTICSEARCH, folder, await program_of(ELASTICSEARCH), guardian)
-
-    server = SharedServer(start)
+    server = elasticsearch_in(tmp_path_factory.mktemp("elasticsearch"), guardian)
     yield server
     server.end()
 

@@ -18,6 +18,7 @@ import yaml
 from controlplane.client.http import CoreplaneClient
 from controlplane.devstack import kafka, provision, stack
 from controlplane.devstack.backend import Backend, Place
+from controlplane.devstack.elasticsearch import ELASTICSEARCH
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.ports import any_free
 from controlplane.devstack.process import PortTaken, Server
@@ -178,6 +179,15 @@ def kafka_in(folder: Path, guardian: Guardian, *extra: str) -> SharedServer:
 
     async def start() -> Server:
         return await started(kafka.KAFKA, folder, await program_of(kafka.KAFKA), guardian, *extra)
+
+    return SharedServer(start)
+
+
+def elasticsearch_in(folder: Path, guardian: Guardian) -> SharedServer:
+    """A node that keeps its data in the folder."""
+
+    async def start() -> Server:
+        return await started(ELASTICSEARCH, folder, await program_of(ELASTICSEARCH), guardian)
 
     return SharedServer(start)
 

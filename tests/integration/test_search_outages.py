@@ -10,16 +10,19 @@ import asyncio
 import contextlib
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from controlplane.devstack.elasticsearch import credentials
+from controlplane.devstack.guardian import Guardian
 from reconcilers.contract import TransientError, Unreachable
 from reconcilers.search.wire import OutcomeUnknown
 from tests.integration.search_load import Load, load, settled
 from tests.integration.search_world import INDEX, SearchWorld, opened
 from tests.integration.test_search_migration import seed, serving, value
+from tests.servers import SharedServer, elasticsearch_in
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 
@@ -40,6 +43,14 @@ MOMENTS = {
 }
 """Moment → the request after which it is: the server did it, and its answer is lost."""
 USUAL = ("feeding", "swapped")
+
+
+@pytest.fixture(scope="module")
+def elasticsearch_server(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -> Iterator[SharedServer]:
+    """A node of its own, to be killed: one that holds the indices of a whole run takes long to come back."""
+    server = elasticsearch_in(tmp_path_factory.mktemp("outages"), guardian)
+    yield server
+    server.end()
 
 
 class Killer:
