@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import aiohttp
+
 from controlplane.devstack.elasticsearch import credentials
 from reconcilers.contract import Connection, ExternalId, Kind, Outcome, Plan, Result, TransientError
 from reconcilers.registry import SERVICES
@@ -115,18 +117,19 @@ async def opened(server: Any, known: Mapping[str, str] | None = None, **target: 
     name, password = credentials(server.place)
     who = {"username": name, "password": {"from_env": "ES"}}
     secrets = DictSecrets(ES=password, **(known or {}))
+    await _recovered(server.url, name, password)
     async with search_world(server.url, secrets=secrets, **who, **target) as world:
-        await _recovered(world)
         yield world
 
 
-async def _recovered(world: SearchWorld) -> None:
-    """A node that was just started answers before it knows what it holds."""
-    async with asyncio.timeout(RECOVERED_S):
+async def _recovered(url: str, name: str, password: str) -> None:
+    """A node that was just started answers before it knows what it holds, a target can't be opened until then."""
+    async with asyncio.timeout(RECOVERED_S), aiohttp.ClientSession(auth=aiohttp.BasicAuth(name, password)) as session:
         while True:
-            with contextlib.suppress(TransientError):
-                await world.wire.ask("GET", "/_cluster/health", params={"wait_for_status": "yellow"})
-                return
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with session.get(f"{url}/_cluster/health", params={"wait_for_status": "yellow"}) as answer:
+                    if answer.status == 200:
+                        return
             await asyncio.sleep(0.1)
 
 
