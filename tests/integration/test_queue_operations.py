@@ -223,11 +223,13 @@ async def test_the_control_plane_leaves_its_own_records_alone(kafka_broker):
         for kind, value in (
             ("queue.user", {"username": "coreplane", "password": {"from_env": "PW"}}),
             ("queue.acl", {"principal": "User:coreplane", "acls": []}),
-            ("queue.quota", {"user": "coreplane", "quotas": {"request_percentage": 0.01}}),
         ):
             with pytest.raises(TerminalError) as user:
                 await one.look(kind, value)
             assert user.value.reason == "OwnUser"
+        with pytest.raises(TerminalError) as limit:
+            await one.look("queue.quota", {"user": "coreplane", "quotas": {"request_percentage": 0.01}})
+        assert limit.value.reason == "SelfThrottled"
         for topic in ("coreplane.settings", table_topic("default", "main")):
             for name, request in (
                 ("purge", {"topic": topic, "before": {"at": "latest"}}),
