@@ -244,10 +244,25 @@ async def _greet(url: str, data: Path, ending: str) -> None:
             in_time = await waiting.settle(client, watch, CONVERGE_S, progress, idle_s=IDLE_S)
         final = [setting async for setting in client.list_settings()]
     printing.show(tables.settings_table(final, time.time()), "")
-    try:
-        waiting.conclude(watch, in_time=in_time, wait_s=IDLE_S)
-    except Failure as exc:
-        printing.complain(exc)  # the daemon is up all the same, and keeps trying
+    if not _nothing_but_awaited(watch, data):
+        try:
+            waiting.conclude(watch, in_time=in_time, wait_s=IDLE_S)
+        except Failure as exc:
+            printing.complain(exc)  # the daemon is up all the same, and keeps trying
     facts: list[tuple[str, str | Text]] = [("API", url), ("Dashboard", f"{url}/"), ("Data", str(data))]
     printing.show(Facts([*facts, ("Log", str(data / LOG_NAME))]), "")
     printing.show(Facts(NEXT), "", Text(ending, "dim"))
+
+
+def _nothing_but_awaited(watch: waiting.Watch, data: Path) -> bool:
+    """Whether something isn't done, and all of it waits for backends that still come; they are named then."""
+    running = upfile.alive(data)
+    awaited = {s: one["name"] for one in (running.backends if running else ()) for s in one.get("awaited_by", ())}
+    late = watch.having("waiting")
+    services = {reference.partition(".")[0] for reference in late}
+    if watch.having("stuck") or not services or not services <= awaited.keys():
+        return False
+    names = ", ".join(sorted({awaited[service] for service in services}))
+    what = f"{', '.join(sorted(services))} converges when it is there ({len(late)} not Ready yet)"
+    printing.stderr().print(f"{names} is still on the way; {what}", "")
+    return True

@@ -73,6 +73,7 @@ class Stack:
         self._servers: dict[str, Server] = {}
         self._given: dict[str, str] = {}
         self._expected: dict[str, str] = {}
+        self._awaited: set[str] = set()
         self._arrived: asyncio.Queue[str] = asyncio.Queue(len(self._all) or 1)
         self._keepers: list[asyncio.Task[None]] = []
 
@@ -119,7 +120,10 @@ class Stack:
         return [f"{service}.target/{backend.declared_as}" for service, backend in self._chosen if backend.name == name]
 
     def backends(self) -> list[dict[str, Any]]:
-        """What runs where: `{name, url, pid, log}`; without pid and log when it isn't ours or isn't there yet."""
+        """What runs where: `{name, url, pid, log}`; without pid and log when it isn't ours or isn't there yet.
+
+        What still comes has `awaited_by` instead, the services that wait for it.
+        """
         return [self._told(name) for name in self._all]
 
     def url(self, name: str) -> str:
@@ -137,6 +141,8 @@ class Stack:
 
     def _told(self, name: str) -> dict[str, Any]:
         server = self._servers.get(name)
+        if name in self._awaited:
+            return {"name": name, "url": self.url(name), "awaited_by": [s for s, b in self._chosen if b.name == name]}
         if server is None:
             return {"name": name, "url": self.url(name)}
         return {"name": name, "url": server.url, "pid": server.pid, "log": str(server.place.log_path)}
@@ -157,6 +163,7 @@ class Stack:
             port = self._ports.choose(backend.name, backend.preferred_port)
             self._expected[backend.name] = backend.url(port)
             backend.prepare(Place(self._data_dir, backend.name, port))
+            self._awaited.add(backend.name)
             expected.append(backend)
         return expected
 
@@ -168,6 +175,8 @@ class Stack:
             message = f"isn't there, everything else runs: {exc.message}{hint}"
             self._progress(backend.name, message)
             return
+        finally:
+            self._awaited.discard(backend.name)
         self._arrived.put_nowait(backend.name)
         server = self._servers.get(backend.name)
         if server is not None:

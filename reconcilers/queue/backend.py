@@ -117,6 +117,7 @@ class QueueBackend:
     async def connect(cls, connection: Connection) -> QueueBackend:
         """Log in, and learn which cluster it is."""
         options = login.admin_options(connection.value, connection.secrets)
+        await login.shake_hands(connection.value)
         backend = cls(connection, AdminThread(options, ",".join(connection.value.bootstrap_servers)))
         try:
             await backend._greet()

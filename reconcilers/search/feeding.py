@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from reconcilers.contract import Fence, TerminalError, TransientError
 from reconcilers.search.model import Feed
-from reconcilers.search.wire import Wire, lines, path_of, said, understood
+from reconcilers.search.wire import Answer, Wire, fault_of, lines, path_of, said, understood
 
 PAGE: Final = 5_000
 """Documents in one page of a listing."""
@@ -39,6 +39,8 @@ BUDGET_S: Final = 2.0
 """How long one step lists, compares or feeds before it lets others go first."""
 MOST_BUCKETS: Final = 30_000
 BULK_S: Final = 60.0
+ACTIVE: Final = ("STARTED", "RELOCATING")
+"""States of a shard that takes operations."""
 
 DocKey = str | tuple[str, str]
 """Id, or (id, routing)."""
@@ -336,11 +338,18 @@ class Feeder:
             result = item[action]
             if result["status"] == 409:
                 stale.append(number)
-            elif result["status"] >= 400 and result["status"] != 404:
-                self.refused.append(f"{result['_id']}: {said(result['error'])[1]}")
             elif result["status"] == 404 and action == "index":
                 raise TerminalError(f"{self.index} is gone", reason="IndexMissing")
+            elif result["status"] >= 400 and result["status"] != 404:
+                self._refuse(result)
         return stale
+
+    def _refuse(self, item: Mapping[str, Any]) -> None:
+        """Remember a document that isn't taken; raise when it may be taken later, so that the pass is made again."""
+        fault = fault_of(Answer(item["status"], {"error": item["error"]}))
+        if isinstance(fault, TransientError):
+            raise fault
+        self.refused.append(f"{item['_id']}: {fault.message}")
 
     # --- at the switch -------------------------------------------------------------------------------------------------
 
@@ -392,18 +401,27 @@ class Feeder:
 async def checkpoints(wire: Wire, index: str) -> dict[int, int]:
     """Shard → global checkpoint. Raises `TransientError` while a primary isn't there."""
     answer = await wire.ask("GET", path_of(index, "_stats", "docs"), params={"level": "shards"})
-    found = {
-        int(shard): int(copy["seq_no"]["global_checkpoint"])
-        for shard, copies in answer["indices"].get(index, {}).get("shards", {}).items()
-        for copy in copies
-        if copy["routing"]["primary"] and "seq_no" in copy
-    }
+    found = reached(answer["indices"].get(index, {}).get("shards", {}))
     settings = await wire.ask(
         "GET", path_of(index, "_settings", "index.number_of_shards"), params={"flat_settings": True}
     )
     if len(found) != int(settings[index]["settings"]["index.number_of_shards"]):
         raise TransientError(f"{index}: not all shards are there", reason="ShardsMissing", retry_after_s=5.0)
     return found
+
+
+def reached(shards: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[int, int]:
+    """Shard → global checkpoint, of the primaries that have started, in the `shards` of `_stats`.
+
+    One that recovers still tells the checkpoint that it had written down: the last operations that it acknowledged are
+    beyond it.
+    """
+    return {
+        int(shard): int(copy["seq_no"]["global_checkpoint"])
+        for shard, copies in shards.items()
+        for copy in copies
+        if copy["routing"]["primary"] and copy["routing"]["state"] in ACTIVE and "seq_no" in copy
+    }
 
 
 def _routed(hit: Mapping[str, Any]) -> dict[str, str]:

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from reconcilers.contract import BackendError, Fence, Outcome, TerminalError, TransientError
 from reconcilers.search.copying import Copies
-from reconcilers.search.feeding import Feeder
+from reconcilers.search.feeding import ACTIVE, Feeder
 from reconcilers.search.generations import ALLOCATION_SETTING, WAIT_SETTING
 from reconcilers.search.steps import FinishSwitch, PointAlias, ReleaseHold, SwitchAlias
 from reconcilers.search.wire import Wire, done, path_of
@@ -146,7 +146,7 @@ class Switches:
     async def _quiesce(self, source: str) -> None:
         """Wait until nothing is under way in the old generation and its numbers stand still.
 
-        While no shard of it is up yet, as after a start, the server doesn't tell it at all.
+        A shard that isn't up yet, as after a start, tells nothing, or what it remembers.
         """
         until, before = time.monotonic() + MOST_QUIET_S, None
         while time.monotonic() < until:
@@ -155,7 +155,9 @@ class Switches:
             copies = [c for shard in shards.values() for c in shard]
             busy = sum(c["indexing"]["index_current"] + c["indexing"]["delete_current"] for c in copies)
             now = sorted(c["seq_no"]["max_seq_no"] for c in copies if "seq_no" in c)
-            if copies and not busy and now == before:
+            primaries = [c for c in copies if c["routing"]["primary"]]
+            is_up = all(c["routing"]["state"] in ACTIVE for c in primaries)
+            if primaries and is_up and not busy and now == before:
                 return
             before = now
             await asyncio.sleep(QUIET_S)

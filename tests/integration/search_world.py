@@ -17,7 +17,7 @@ from reconcilers.contract import Connection, ExternalId, Kind, Outcome, Plan, Re
 from reconcilers.registry import SERVICES
 from reconcilers.search.backend import connect
 from reconcilers.search.suggesters import request_of, suggestions_of
-from reconcilers.search.wire import Wire
+from reconcilers.search.wire import Wire, basic
 from schemas.search import Suggest, Suggester, Target
 from tests.integration.cache_world import DictSecrets, OpenFence
 
@@ -124,7 +124,8 @@ async def opened(server: Any, known: Mapping[str, str] | None = None, **target: 
 
 async def _recovered(url: str, name: str, password: str) -> None:
     """A node that was just started answers before it knows what it holds, a target can't be opened until then."""
-    async with asyncio.timeout(RECOVERED_S), aiohttp.ClientSession(auth=aiohttp.BasicAuth(name, password)) as session:
+    headers = {"authorization": basic(name, password)}
+    async with asyncio.timeout(RECOVERED_S), aiohttp.ClientSession(headers=headers) as session:
         while True:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with session.get(f"{url}/_cluster/health", params={"wait_for_status": "yellow"}) as answer:

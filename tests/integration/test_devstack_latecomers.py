@@ -79,10 +79,8 @@ async def test_nobody_waits_for_it_and_its_target_is_known_from_the_start(
     async with Stack(tmp_path, (), told, machine) as stack:
         before = {target["name"]: target["value"] for target in stack.targets()}
         assert before["main"]["url"] == stack.url("memcached")
-        assert {backend["name"]: "pid" in backend for backend in stack.backends()} == {
-            "redis": True,
-            "memcached": False,
-        }
+        told_of = {backend["name"]: ("pid" in backend, backend.get("awaited_by")) for backend in stack.backends()}
+        assert told_of == {"redis": (True, None), "memcached": (False, ["cache"])}
         assert stack.targets_of("memcached") == ["cache.target/main"]
         gate.set()
         async with next_of(stack.arrivals()) as name:
@@ -108,6 +106,7 @@ async def test_one_that_cannot_be_had_says_so_and_everything_else_runs(
         assert "no network (set COREPLANE_MEMCACHED_URL)" in line
         assert psutil.pid_exists(next(b["pid"] for b in stack.backends() if b["name"] == "redis"))
         assert len(stack.targets()) == 2
+        assert not any("awaited_by" in one for one in stack.backends()), "nobody waits for it any more"
 
 
 async def test_the_end_of_the_stack_ends_the_waiting_for_it(tmp_path: Path, machine: Machine, gate: asyncio.Event):

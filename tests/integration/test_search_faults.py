@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconcilers.contract import Result, TerminalError, Unreachable
+from reconcilers.contract import Result, TerminalError, TransientError, Unreachable
 from tests.e2e.conditions import condition_of, phase, until
 from tests.integration.cache_world import OpenFence
 from tests.integration.search_load import load, settled
@@ -91,6 +91,24 @@ async def test_a_full_disk_is_reported_and_not_fought(elasticsearch_server):
         assert "disk is full" in (changed.wait_reason or "")
         await world.wire.ask("PUT", f"/{index}/_settings", {"index.blocks.read_only_allow_delete": None})
         assert (await world.converge(INDEX, value("long"), index)).converged
+
+
+async def test_a_new_generation_that_takes_nothing_for_now_is_tried_again_and_not_given_up(elasticsearch_server):
+    index = "fault-later"
+    async with opened(elasticsearch_server) as world:
+        await world.converge(INDEX, value("integer"), index)
+        plan = await world.converge(INDEX, value("long"), index, until="FeedChanges")
+        building = plan.steps[0].index
+        await world.wire.ask("PUT", f"/{building}/_settings", {"index.blocks.write": True})
+        await world.wire.ask("PUT", f"/{index}/_doc/meanwhile", {"n": 1})
+        (outcome,) = await world.take(plan)
+        assert isinstance(outcome.error, TransientError)
+        assert outcome.error.reason == "Blocked"
+        await world.wire.ask("PUT", f"/{building}/_settings", {"index.blocks.write": None})
+        assert (await world.converge(INDEX, value("long"), index)).converged
+        assert list(await world.wire.ask("GET", f"/_alias/{index}")) == [building]
+        found = await world.wire.ask("GET", f"/{index}/_doc/meanwhile")
+        assert found["found"]
 
 
 async def test_an_index_whose_shards_are_gone_is_not_migrated_from(elasticsearch_server):
