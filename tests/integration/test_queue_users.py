@@ -13,7 +13,7 @@ from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, R
 
 from controlplane.devstack import kafka
 from reconcilers.contract import TerminalError
-from tests.integration.cache_world import DictSecrets
+from tests.integration.backend_world import DictSecrets
 from tests.integration.queue_world import ADMIN_PASSWORD, by_hand, sasl, unique, world
 from tests.integration.test_queue_topics import orders
 

@@ -10,7 +10,7 @@ import pytest
 from reconcilers.contract import Result
 from reconcilers.storage import iam
 from reconcilers.storage.s3 import Refused, Request, bucket_path
-from tests.integration.cache_world import DictSecrets
+from tests.integration.backend_world import DictSecrets
 from tests.integration.storage_world import BUCKET, World, client_of, fresh, login, world
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
