@@ -2,7 +2,7 @@
 
 Theory of operation. kafka-python's client is synchronous. Calls are queued (QUEUED at most) and carried out one after the
 other by one thread, which opens the client with the first call. A caller waits until its deadline and no longer: what
-hadn't begun by then isn't begun any more; what had is given up together with its thread and client, and the next call
+hadn't begun by then isn't begun any more; what had is given up together with its thread and client, and what waits behind it
 gets new ones. The thread ends as soon as it comes back. STUCK threads that don't are too many: nothing is begun then.
 
 Replies are read raw (`send`): the client's own helpers raise for the first of many errors, or hide them.
@@ -35,7 +35,6 @@ from reconcilers.contract import (
 T = TypeVar("T")
 StepT = TypeVar("StepT", bound=Step)
 
-CLIENT_ID: Final = "coreplane"
 QUEUED: Final = 256
 STUCK: Final = 4
 REQUEST_MS: Final = 8_000
@@ -90,11 +89,15 @@ class _Worker:
         self.thread = threading.Thread(target=self._run, name="kafka-admin", daemon=True)
         self.thread.start()
 
-    def dismiss(self) -> None:
-        """End as soon as the call under way comes back."""
+    def dismiss(self) -> list[_Job]:
+        """End as soon as the call under way comes back. What hadn't begun is handed back."""
         self.dismissed.set()
-        with contextlib.suppress(queue.Full):
-            self.jobs.put_nowait(None)
+        waiting = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                waiting.append(self.jobs.get_nowait())
+        self.jobs.put_nowait(None)
+        return [job for job in waiting if job is not None]
 
     def _run(self) -> None:
         client: Any = None
@@ -152,7 +155,7 @@ class AdminThread:
         """Begin nothing more. A call that is stuck keeps its thread, and nobody waits for it."""
         self._closed = True
         if self._worker is not None:
-            self._worker.dismiss()
+            self._queue_anew(self._worker.dismiss())
 
     async def closed(self, timeout_s: float) -> None:
         """Wait until the thread has ended, but no longer than that."""
@@ -160,6 +163,12 @@ class AdminThread:
             await asyncio.to_thread(self._worker.thread.join, timeout_s)
 
     def _queued(self, work: Work) -> _Job:
+        loop = asyncio.get_running_loop()
+        job = _Job(work, loop.create_future(), loop)
+        self._queue(job)
+        return job
+
+    def _queue(self, job: _Job) -> None:
         if self._closed:
             msg = "closed"
             raise Unreachable(msg, reason="Closed")
@@ -168,27 +177,32 @@ class AdminThread:
                 msg = f"{STUCK} calls to {self._servers} are stuck"
                 raise Unreachable(msg, reason="Stuck")
             self._worker = _Worker(self._client)
-        loop = asyncio.get_running_loop()
-        job = _Job(work, loop.create_future(), loop)
         try:
             self._worker.jobs.put_nowait(job)
         except queue.Full as exc:
             msg = f"{QUEUED} requests are waiting for {self._servers}"
             raise TransientError(msg, reason="Busy") from exc
-        return job
 
     def _given_up(self, job: _Job) -> None:
-        if job.give_up() and self._worker is not None:
-            self._worker.dismiss()
-            self._dismissed.append(self._worker)
-            self._worker = None
+        if not job.give_up() or self._worker is None:
+            return
+        waiting = self._worker.dismiss()
+        self._dismissed.append(self._worker)
+        self._worker = None
+        self._queue_anew(waiting)
+
+    def _queue_anew(self, waiting: Sequence[_Job]) -> None:
+        for job in waiting:
+            try:
+                self._queue(job)
+            except BackendError as exc:
+                job.end(None, exc)
 
     def _client(self) -> Any:
         from kafka.admin import KafkaAdminClient  # noqa: PLC0415 - loaded with the first target
 
         logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what it has to say is said by whoever called it
         return KafkaAdminClient(
-            client_id=CLIENT_ID,
             request_timeout_ms=REQUEST_MS,
             bootstrap_timeout_ms=BOOTSTRAP_MS,
             reconnect_backoff_max_ms=1_000,

@@ -84,7 +84,7 @@ class QueueBackend:
         self._cluster: str | None = None
         self._topics = Topics()
         self._settling = Settling(time.monotonic)
-        self._users = Users(connection.secrets, self._settling, _own(self._target, connection.secrets))
+        self._users = Users(connection.secrets, self._settling, _own(self._target, connection.secrets), self._selves)
         self._observers: dict[str, Observer] = {
             TOPIC: self._topics.observe,
             USER: self._users.observe_users,
@@ -117,6 +117,7 @@ class QueueBackend:
     async def connect(cls, connection: Connection) -> QueueBackend:
         """Log in, and learn which cluster it is."""
         options = login.admin_options(connection.value, connection.secrets)
+        await login.shake_hands(connection.value)
         backend = cls(connection, AdminThread(options, ",".join(connection.value.bootstrap_servers)))
         try:
             await backend._greet()
@@ -204,13 +205,17 @@ class QueueBackend:
                 yield Hint(None, f"the cluster is {self._cluster} now, it was {before}")
 
     def _own_affairs(self, setting_type: str, wanted: Mapping[str, Any]) -> dict[str, TerminalError]:
-        login = self._target.security.username
+        me = login.username(self._target)
         found = {
-            name: own.affair(self.reserved, setting_type, name, desired)
-            or own.denial(login, setting_type, name, desired)
+            name: own.affair(self.reserved, setting_type, name, desired) or own.denial(me, setting_type, name, desired)
             for name, desired in wanted.items()
         }
         return {name: why for name, why in found.items() if why is not None}
+
+    def _selves(self) -> own.Selves:
+        """Here, and where the log is, which may be here too."""
+        reserved = (name.removeprefix("User:") for name in self.reserved if name.startswith("User:"))
+        return own.Selves(frozenset({login.username(self._target), *reserved}), login.addresses(self._target))
 
     def refuse_own(self, topic: str) -> None:
         """Raise when the topic is where this control plane keeps its own records."""
@@ -260,12 +265,12 @@ def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
     return (items[start : start + MOST_AT_ONCE] for start in range(0, len(items), MOST_AT_ONCE))
 
 
-def _own(target: Target, secrets: Secrets) -> tuple[str, Own] | None:
-    """The user that the daemon itself logs in as, when it has a credential here."""
+def _own(target: Target, secrets: Secrets) -> tuple[str, Own]:
+    """The user that the daemon itself logs in as."""
     security = target.security
-    if security.username is None or security.password is None or not security.mechanism.startswith("SCRAM"):
-        return None
-    return security.username, Own(security.mechanism, secrets.fingerprint(secrets.reveal(security.password)))
+    if security.password is None:
+        return login.username(target), Own("", "")
+    return login.username(target), Own(security.mechanism, secrets.fingerprint(secrets.reveal(security.password)))
 
 
 def _accept(_client: Any, steps: Sequence[AcceptRecreated], check: Callable[[], None]) -> list[Outcome]:

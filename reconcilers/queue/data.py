@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from codecs import getincrementaldecoder
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -142,8 +143,11 @@ def _decoded(value: bytes | None, max_bytes: int) -> tuple[Any, str]:
             return json.loads(value), "json"
         except ValueError:
             pass
+    text = getincrementaldecoder("utf-8")()
     try:
-        return value[:max_bytes].decode(), "text"
+        return text.decode(
+            value[:max_bytes], final=len(value) <= max_bytes
+        ), "text"  # a letter that is cut through is left out
     except UnicodeDecodeError:
         return value[:max_bytes].hex(), "hex"
 

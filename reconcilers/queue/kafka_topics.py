@@ -26,6 +26,8 @@ TOPIC_RESOURCE: Final = 2
 SET, RESET = 0, 1
 DYNAMIC_TOPIC_CONFIG: Final = 1
 UNKNOWN_TOPIC: Final = frozenset({3, 100})
+MADE: Final = "Made"
+"""Reason of an error that passes as soon as the broker shows the topic."""
 EXISTS: Final = 36
 CONFIG_KINDS: Final = ("UNKNOWN", "BOOLEAN", "STRING", "INT", "SHORT", "LONG", "DOUBLE", "LIST", "CLASS", "PASSWORD")
 MOST_DELETED: Final = 10_000
@@ -257,7 +259,7 @@ def ensure(client: Any, name: str, config: Mapping[str, str]) -> None:
     if reply.error_code == EXISTS:
         return
     error = refusal(reply.error_code, reply.error_message, name)
-    raise error or TransientError(f"{name} was made; it is shown in a moment", reason="Made", retry_after_s=0.3)
+    raise error or TransientError(f"{name} was made; it is shown in a moment", reason=MADE, retry_after_s=0.3)
 
 
 def _metadata_request(names: Iterable[str]) -> Any:

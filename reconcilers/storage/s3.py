@@ -36,6 +36,8 @@ TIMEOUT_S: Final = 8.0
 CONNECT_S: Final = 3.0
 BUFFER_BYTES: Final = 2**20
 """Of an answer that is read; it waits in the server until somebody takes it."""
+TAKEN_BYTES: Final = 2 * 2**20
+"""Of a stream, at once: each turn of the loop costs as much, however little it takes."""
 READS: Final = ("GET", "HEAD")
 UNSIGNED: Final = "UNSIGNED-PAYLOAD"
 ADMIN: Final = "/minio/admin/v3/"
@@ -222,6 +224,7 @@ class S3Client:
 
     async def chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """The body of an open answer as it comes. Raises `Unanswered` when it breaks off."""
+        _take_more(response)
         try:
             while chunk := await response.content.readany():
                 yield chunk
@@ -333,6 +336,13 @@ class S3Client:
         """What an answer of the admin API says."""
         async with self._cipher:
             return await asyncio.to_thread(self._decrypt, _Stored(body), self._secret)
+
+
+def _take_more(response: aiohttp.ClientResponse) -> None:
+    """Have asyncio take more at once than its 256 KiB. A TLS transport has no such attribute, and its records are small."""
+    transport = response.connection.transport if response.connection is not None else None
+    if transport is not None and hasattr(transport, "max_size"):
+        transport.max_size = TAKEN_BYTES
 
 
 class _Stored:

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from reconcilers.contract import TerminalError
 from reconcilers.queue.data import publish
@@ -75,6 +75,23 @@ async def test_what_is_published_is_found_by_place_time_and_key(kafka_broker):
         assert [(m["value"], m["size_bytes"]) for m in placed["messages"]] == [("te", 4)]
 
 
+async def test_what_is_neither_json_nor_text_is_shown_in_hex(kafka_broker):
+    async with world(kafka_broker) as one:
+        topic = await a_topic(one, partitions=1)
+        producer = AIOKafkaProducer(bootstrap_servers=plain(kafka_broker))
+        await producer.start()
+        await producer.send_and_wait(topic, b"\x00\xff\x80", b"\xff", headers=[("trace", b"\xfe")])
+        await producer.send_and_wait(topic, "für".encode())
+        await producer.stop()
+        binary, text = (await operate(one, "peek", topic=topic))["messages"]
+        assert (binary["format"], binary["value"], binary["size_bytes"]) == ("hex", "00ff80", 3)
+        assert (binary["key"], binary["headers"]) == ("\ufffd", {"trace": "\ufffd"})
+        assert (text["format"], text["value"]) == ("text", "für")
+        binary, text = (await operate(one, "peek", topic=topic, max_bytes=2))["messages"]
+        assert (binary["value"], binary["size_bytes"]) == ("00ff", 3)
+        assert (text["format"], text["value"], text["size_bytes"]) == ("text", "f", 4), "cut within a letter"
+
+
 async def read_some(broker, topic, group, count):
     """Read and commit; the consumer stays in its group until it is stopped."""
     consumer = AIOKafkaConsumer(
@@ -114,6 +131,34 @@ async def test_offsets_are_planned_then_reset_and_neither_while_somebody_reads(k
         assert again["moves"] == []
         await operate(one, "delete_group", group=group)
         assert group not in [row["group_id"] for row in await hand(lambda admin: admin.list_groups())]
+
+
+async def test_offsets_go_to_a_time_and_to_the_ends(kafka_broker):
+    """Of each partition by itself: one whose messages are all older ends up at its end."""
+    group = unique("readers")
+    async with world(kafka_broker) as one, by_hand(kafka_broker) as hand:
+        topic = await a_topic(one)
+        told = [{"value": str(n), "partition": n % 2} for n in range(6)]
+        await operate(one, "publish", topic=topic, messages=told)
+        await asyncio.sleep(0.01)
+        middle_ms = int(time.time() * 1000)
+        await operate(one, "publish", topic=topic, messages=[{"value": "late", "partition": 1}] * 2)
+        await (await read_some(kafka_broker, topic, group, 1)).stop()
+
+        async def gone(**to):
+            plan = await operate(one, "plan_reset_offsets", group=group, topics=[topic], to=to)
+            await operate(one, "reset_offsets", group=group, topics=[topic], to=to, plan=plan["plan"])
+            rows = (await hand(lambda admin: admin.list_group_offsets({group: None})))[group]
+            return {place.partition: row.offset for place, row in rows.items()}
+
+        assert await gone(at="latest") == {0: 3, 1: 5}
+        assert await gone(time_ms=middle_ms) == {0: 3, 1: 3}
+        assert await gone(time_ms=0) == {0: 0, 1: 0}
+        assert await gone(time_ms=middle_ms + 3_600_000) == {0: 3, 1: 5}
+        assert await gone(at="earliest") == {0: 0, 1: 0}
+        await operate(one, "purge", topic=topic, partition=0, before={"offset": 2})
+        assert await gone(offset=1) == {0: 2, 1: 1}, "nothing is before the first message that is left"
+        assert await gone(shift=100) == {0: 3, 1: 5}
 
 
 async def test_a_group_that_lags_too_far_is_said_to(kafka_broker):
@@ -178,11 +223,13 @@ async def test_the_control_plane_leaves_its_own_records_alone(kafka_broker):
         for kind, value in (
             ("queue.user", {"username": "coreplane", "password": {"from_env": "PW"}}),
             ("queue.acl", {"principal": "User:coreplane", "acls": []}),
-            ("queue.quota", {"user": "coreplane", "quotas": {"request_percentage": 0.01}}),
         ):
             with pytest.raises(TerminalError) as user:
                 await one.look(kind, value)
             assert user.value.reason == "OwnUser"
+        with pytest.raises(TerminalError) as limit:
+            await one.look("queue.quota", {"user": "coreplane", "quotas": {"request_percentage": 0.01}})
+        assert limit.value.reason == "SelfThrottled"
         for topic in ("coreplane.settings", table_topic("default", "main")):
             for name, request in (
                 ("purge", {"topic": topic, "before": {"at": "latest"}}),

@@ -114,6 +114,26 @@ async def test_messages_go_where_their_content_says(routing_daemon, kafka_broker
         assert int(headers["coreplane.dead.offset"]) >= 0
 
 
+async def test_a_route_from_the_earliest_takes_what_was_there_before_it_and_one_from_the_latest_does_not(
+    routing_daemon, kafka_broker
+):
+    source, new, all_of_it, other = await topics(kafka_broker, source=2, new=1, all=1, other=2)
+    target = routing_daemon.target
+    async with routing_daemon.client() as client, producing(kafka_broker) as producer:
+        for topic in (source, other):
+            for number in range(50):
+                await producer.send(topic, str(number).encode(), partition=number % 2)
+        await producer.flush()
+        await put(client, ROUTE, "new", {"target": target, "source": source, "to": [new]})
+        await put(client, ROUTE, "all", {"target": target, "source": other, "to": [all_of_it], "start": "earliest"})
+        for topic in (source, other):
+            for number in range(50, 60):
+                await producer.send(topic, str(number).encode(), partition=number % 2)
+        await producer.flush()
+        assert sorted(await until_there(kafka_broker, all_of_it, 60)) == list(range(60))
+        assert sorted(await until_there(kafka_broker, new, 10)) == list(range(50, 60))
+
+
 async def test_of_the_routes_that_match_those_with_the_highest_priority_take_a_message(routing_daemon, kafka_broker):
     source, vip, rest = await topics(kafka_broker, source=1, vip=1, rest=1)
     target = routing_daemon.target

@@ -11,8 +11,11 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from yarl import URL
 
+from controlplane.api.objects import passed_on
 from controlplane.client.errors import ApiError
 from controlplane.client.http import CoreplaneClient
 from controlplane.devstack.guardian import Guardian
@@ -208,6 +211,38 @@ async def test_memory_stays_flat_however_much_is_streamed(
         assert put.status == 200
     assert (await read_digest(http, f"{bucket}/big"))[0] == size
     assert process.memory_info().rss - before < 100 * MIB
+
+
+async def test_a_reader_that_takes_nothing_is_cut_and_one_that_waits_for_us_is_not(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("controlplane.api.objects.IDLE_S", 0.4)
+    cut = asyncio.Event()
+
+    async def paused() -> AsyncIterator[bytes]:
+        for _ in range(2):
+            yield b"x" * MIB
+            await asyncio.sleep(0.8)
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * MIB
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            await passed_on(paused() if request.path == "/paused" else endless(), response)
+        except TimeoutError:
+            cut.set()
+            raise
+        return response
+
+    app = web.Application()
+    app.router.add_get("/{what}", handle)
+    async with TestServer(app) as server, aiohttp.ClientSession(server.make_url("/")) as session:
+        async with session.get("paused") as slow:
+            assert len(await slow.read()) == 2 * MIB
+        async with session.get("endless"):
+            await asyncio.wait_for(cut.wait(), 30)
 
 
 async def uploads_of(w: World, bucket: str) -> bytes:
