@@ -13,7 +13,7 @@ from reconcilers.queue.data import publish
 from reconcilers.queue.operations import OPERATIONS
 from reconcilers.queue.routing import dead_letter, router_group, table_topic
 from schemas.queue_operations import Outgoing
-from tests.integration.cache_world import DictSecrets
+from tests.integration.backend_world import DictSecrets
 from tests.integration.queue_world import by_hand, plain, unique, world
 from tests.integration.test_queue_topics import orders
 

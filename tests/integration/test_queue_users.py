@@ -15,7 +15,7 @@ from controlplane.devstack import kafka
 from reconcilers.contract import TerminalError
 from reconcilers.queue.data import publish
 from schemas.queue_operations import Outgoing
-from tests.integration.cache_world import DictSecrets
+from tests.integration.backend_world import DictSecrets
 from tests.integration.queue_world import ADMIN_PASSWORD, by_hand, plain, sasl, unique, world
 from tests.integration.test_queue_topics import orders
 
