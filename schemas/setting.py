@@ -124,6 +124,17 @@ class Status(BaseModel):
     """When it will be looked at again."""
 
 
+class SettingStatus(Status):
+    """A status by itself, with the setting it is of. `revision`: the newest that it takes into account."""
+
+    setting: str
+    tenant: str
+    setting_type: str
+    name: str
+    service_name: str
+    revision: int
+
+
 class InfrastructureSetting(BaseModel):
     """A setting as the API answers it: the declaration, its place in the log and its status."""
 

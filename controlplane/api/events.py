@@ -1,4 +1,4 @@
-"""What the projection knows: events, metrics, and what follows from them."""
+"""What the projection knows: events, statuses, metrics, and what follows from them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from aiohttp import web
 
 from controlplane.api import parameters
 from controlplane.api.call import Call, answer
+from controlplane.api.settings import decoded_cursor, encoded_cursor
 from controlplane.domain import answers
 from controlplane.domain.errors import Fault, Reason, Refused
-from controlplane.projection.queries import Aggregate, EventFilter, MetricFilter, Page
+from controlplane.projection.queries import Aggregate, EventFilter, MetricFilter, Page, StatusFilter
 from reconcilers.contract import Evidence
 
 _UNITS_S: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -37,6 +38,26 @@ async def events(call: Call[parameters.EventQuery]) -> web.Response:
         services=call.services,
     )
     return _page(call, await call.parts.queries.events(wanted))
+
+
+async def statuses(call: Call[parameters.StatusQuery]) -> web.Response:
+    """The newest status of each setting, by keys."""
+    query = call.query
+    wanted = StatusFilter(
+        call.tenant,
+        parameters.known_service(query.service, "service"),
+        query.type,
+        parameters.setting_key(query.setting, call.tenant),
+        query.phase,
+        query.condition,
+        query.reason,
+        query.text,
+        limit=query.limit,
+        after=decoded_cursor(query.cursor),
+        services=call.services,
+    )
+    page = await call.parts.queries.statuses(wanted)
+    return _page(call, page._replace(next_cursor=encoded_cursor(page.next_cursor)))
 
 
 async def metrics(call: Call[parameters.MetricQuery]) -> web.Response:

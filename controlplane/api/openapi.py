@@ -16,7 +16,7 @@ from controlplane.domain.drifting import DriftState
 from schemas.event import InfrastructureEvent
 from schemas.metric import InfrastructureMetric
 from schemas.names import NAME_PATTERN, SERVICES, Reference
-from schemas.setting import Declaration, Difference, InfrastructureSetting, LabelKey, LabelValue, Policy
+from schemas.setting import Declaration, Difference, InfrastructureSetting, LabelKey, LabelValue, Policy, SettingStatus
 
 _MAP: Final = {"type": "object", "additionalProperties": True}
 _PROBLEM: Final = {"$ref": "#/components/schemas/Problem"}
@@ -229,6 +229,13 @@ class Events(BaseModel):
     next_cursor: str | None
 
 
+class Statuses(BaseModel):
+    """A page of statuses."""
+
+    items: list[SettingStatus]
+    next_cursor: str | None
+
+
 class Metrics(BaseModel):
     """A page of metrics, or of buckets."""
 
@@ -332,6 +339,7 @@ _MODELS: Final[Sequence[type[BaseModel]]] = (
     Planned,
     RolledBack,
     Settings,
+    Statuses,
     Events,
     Metrics,
     Problem,

@@ -170,6 +170,23 @@ class EventQuery(Parameters):
     cursor: Cursor | None = None
 
 
+class StatusQuery(Parameters):
+    """Of GET statuses."""
+
+    type: str | None = None
+    service: str | None = None
+    setting: Annotated[str | None, Field(description="A key, or type/name of this tenant.")] = None
+    phase: Phase | None = None
+    condition: Annotated[
+        list[Annotated[str, Field(pattern=r"^(Ready|Reconciling|Stalled|Drifted)=(True|False|Unknown)$")]],
+        Field(description="`Ready=False`; several must all hold."),
+    ] = []
+    reason: Annotated[str | None, Field(description="Of any condition, for example SecretNotFound.")] = None
+    text: Annotated[str | None, Field(description="Words of reasons, messages and of what differs.")] = None
+    limit: Limit = 100
+    cursor: Cursor | None = None
+
+
 class Audit(Parameters):
     """Of GET audit."""
 

@@ -196,6 +196,15 @@ EVENTS: Final = (
     ),
     Route(
         "GET",
+        f"{TENANT}/statuses",
+        events.statuses,
+        "The newest status of each setting, searchable; it may lag behind the settings themselves",
+        Role.VIEWER,
+        {200: Answer("Statuses")},
+        query=parameters.StatusQuery,
+    ),
+    Route(
+        "GET",
         f"{TENANT}/audit",
         audit.audited,
         "Who did what when, newest first; and how often somebody was refused, since this replica started",

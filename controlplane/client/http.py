@@ -277,6 +277,19 @@ class CoreplaneClient:
         """A page `{items, next_cursor}`. Filters: service_name, event_type, status, setting, since, until, text."""
         return await self._read(f"{self._root}/events", {**filters, "limit": limit, "cursor": cursor})
 
+    async def statuses(
+        self,
+        *,
+        conditions: Sequence[str] = (),
+        limit: int | None = None,
+        cursor: str | None = None,
+        **filters: str | None,
+    ) -> Json:
+        """A page `{items, next_cursor}`, by keys. `conditions`: `Ready=False`. Filters: type, service, setting, phase, reason,
+        text."""
+        query = {**filters, "condition": list(conditions), "limit": limit, "cursor": cursor}
+        return await self._read(f"{self._root}/statuses", query)
+
     async def audit(self, *, limit: int | None = None, cursor: str | None = None, **filters: str | None) -> Json:
         """A page `{items, next_cursor, refused}`: who did what when. Filters: actor, setting, since, until."""
         return await self._read(f"{self._root}/audit", {**filters, "limit": limit, "cursor": cursor})

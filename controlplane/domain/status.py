@@ -248,6 +248,23 @@ def to_wire(status: KeyStatus) -> dict[str, Any]:
     }
 
 
+class NotUnderstood(Exception):
+    """A record of the status stream that isn't what it should be."""
+
+
+def understood(key: str, record: Mapping[str, Any]) -> KeyStatus:
+    """What a record of the key says. Raises `NotUnderstood`."""
+    try:
+        status = from_wire(record)
+    except (LookupError, TypeError, ValueError, AttributeError) as exc:
+        msg = f"{type(exc).__name__}: {exc}"
+        raise NotUnderstood(msg) from exc
+    if status.key != key:
+        msg = f"it is of {status.key!r}"
+        raise NotUnderstood(msg)
+    return status
+
+
 def from_wire(record: Mapping[str, Any]) -> KeyStatus:
     """The inverse of `to_wire`; fields of newer writers are ignored."""
     action, intent = record.get("last_action"), record.get("intent")

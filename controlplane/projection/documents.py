@@ -2,6 +2,12 @@
 
 A record is dead when it isn't what its stream holds (undecodable, a field missing or of a wrong type). What a newer writer
 adds is kept: an unknown event type or an unknown field is no reason.
+
+Note [A document a shard]. A setting whose target was changed may have moved to another shard, and shards are read in no order:
+the old one's last status, or its tombstone, may come after the new one's first, and their offsets don't compare. One document
+of a setting, versioned by offsets, would then keep the old status, or lose the new one. So a setting has a document in each
+shard that holds a status of it, usually one, and only versions of one shard meet; questions are answered from the one with the
+newest revision.
 """
 
 from __future__ import annotations
@@ -12,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+from controlplane.domain.status import KeyStatus, NotUnderstood, public, understood
 from controlplane.log import codec
 from controlplane.log.ports import Entry, Place, Stream
 from schemas.event import InfrastructureEvent
@@ -47,6 +54,33 @@ class MetricDocument(NamedTuple):
     extra: str | None
 
 
+class StatusDocument(NamedTuple):
+    """What one shard says of one setting. `body`: the status as it is answered, as JSON text; None: nothing any more."""
+
+    setting: str
+    shard: int
+    version: int
+    """Offset + 1: a document is replaced by those of its shard with a higher one only."""
+    tenant: str
+    setting_type: str
+    service_name: str
+    revision: int = 0
+    """Of two shards that say something of a setting, the one with the newer revision counts."""
+    phase: str = ""
+    conditions: Sequence[str] = ()
+    """`Ready=False` each."""
+    reasons: Sequence[str] = ()
+    """Of these conditions."""
+    text: str = ""
+    """What a search for words looks at."""
+    body: str | None = None
+
+    @property
+    def id(self) -> str:
+        """Note [A document a shard]."""
+        return f"{self.shard}/{self.setting}"
+
+
 class DeadLetter(NamedTuple):
     """A record that can't be projected: where it stands, why, and all of its bytes."""
 
@@ -63,6 +97,7 @@ class Batch(NamedTuple):
 
     events: Sequence[EventDocument] = ()
     metrics: Sequence[MetricDocument] = ()
+    statuses: Sequence[StatusDocument] = ()
     dead_letters: Sequence[DeadLetter] = ()
 
 
@@ -72,6 +107,8 @@ class NotADocument(ValueError):
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+INTERNAL: Final = "#"
+"""What the keys of a shard's own records begin with."""
 DEEPEST: Final = 64
 """Levels of nesting in a document: what is stored must be readable, by recursion, wherever it is asked for."""
 _EVENT_FIELDS: Final = frozenset(InfrastructureEvent.model_fields)
@@ -79,19 +116,38 @@ _METRIC_FIELDS: Final = frozenset(InfrastructureMetric.model_fields)
 
 
 def documents(entries: Iterable[Entry]) -> Batch:
-    """The documents of some records of the events and metrics streams, in their order."""
+    """The documents of some records, in their order."""
     events: list[EventDocument] = []
     metrics: list[MetricDocument] = []
+    statuses: list[StatusDocument] = []
     dead: list[DeadLetter] = []
-    for entry in entries:
+    for entry in current(entries):
         try:
             if entry.stream is Stream.EVENTS:
                 events.append(event_document(_decoded(entry)))
-            else:
+            elif entry.stream is Stream.METRICS:
                 metrics.append(metric_document(_decoded(entry)))
-        except (NotADocument, codec.Undecodable) as exc:
+            else:
+                statuses.append(status_document(entry))
+        except (NotADocument, NotUnderstood, codec.Undecodable) as exc:
             dead.append(dead_letter(entry, str(exc)))
-    return Batch(events, metrics, dead)
+    return Batch(events, metrics, statuses, dead)
+
+
+def current(entries: Iterable[Entry]) -> list[Entry]:
+    """Those that become documents: of a setting's statuses in one shard the newest, and no records of the shard's own."""
+    given = list(entries)
+    newest: dict[tuple[int, str], int] = {}
+    for entry in given:
+        if entry.stream is Stream.STATUS:
+            place = entry.shard, entry.key
+            newest[place] = max(entry.offset, newest.get(place, 0))
+    return [
+        entry
+        for entry in given
+        if entry.stream is not Stream.STATUS
+        or (newest[entry.shard, entry.key] == entry.offset and not entry.key.startswith(INTERNAL))
+    ]
 
 
 def positions_after(entries: Iterable[Entry]) -> dict[Place, int]:
@@ -147,6 +203,31 @@ def metric_document(metric: Mapping[str, Any]) -> MetricDocument:
     )
 
 
+def status_document(entry: Entry) -> StatusDocument:
+    """Raises `NotADocument`, `NotUnderstood` or `Undecodable`. What a takeover needs of a status isn't projected."""
+    parts = entry.key.split("/")
+    if len(parts) != 3 or not all(parts):
+        raise NotADocument(f"its key is {entry.key!r}, not a setting's")
+    tenant, setting_type, name = parts
+    service_name = setting_type.partition(".")[0]
+    gone = StatusDocument(entry.key, entry.shard, entry.offset + 1, tenant, setting_type, service_name)
+    if entry.data is None:
+        return gone
+    status = understood(entry.key, codec.decode(entry.data))
+    if not isinstance(status.revision, int):
+        raise NotADocument(f"revision is {status.revision!r}, not a number")
+    told: dict[str, Any] = {"setting": entry.key, "tenant": tenant, "setting_type": setting_type, "name": name}
+    told |= {"service_name": service_name, "revision": status.revision, **public(status)}
+    return gone._replace(
+        revision=status.revision,
+        phase=str(status.phase),
+        conditions=[f"{c.type}={c.status}" for c in status.conditions],
+        reasons=sorted({c.reason for c in status.conditions}),
+        text=" ".join(_words_of(status)).replace("\0", " "),
+        body=_json(told, _encoder),
+    )
+
+
 def rfc3339(at_us: int) -> str:
     """Unix microseconds as the text that stands in events and metrics."""
     return (_EPOCH + timedelta(microseconds=at_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -192,6 +273,13 @@ _sorting_encoder: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, 
 def _check_depth(value: Any) -> None:
     for _ in _words(value):
         pass
+
+
+def _words_of(status: KeyStatus) -> Iterator[str]:
+    """Names, reasons and messages, and what differs."""
+    yield from _words([status.key, status.external, status.last_action and status.last_action.step])
+    yield from _words([[c.reason, c.message] for c in status.conditions])
+    yield from _words([list(difference) for difference in (*status.drift, *status.muted)])
 
 
 def _words(value: Any, depth: int = DEEPEST) -> Iterator[str]:

@@ -1,9 +1,10 @@
 """The store on Elasticsearch: for projections that several replicas share, and that other people search, too.
 
-Theory of operation. Documents are created under their ids (`create`: 409 means that it is there), so writing them again is
-harmless; positions are written after them. One request of many documents has one answer for each: those that the server
-had no room for (429, 5xx) are sent again, those that it refuses for good are told by `DocumentRefused` or by `put`, and all
-others are written. What is written is found a second later, when the index is refreshed.
+Theory of operation. Documents are created under their ids (`create`: 409 means that it is there), statuses put in the place of
+older ones (external versions: 409 means that one as new is there), so writing them again is harmless; positions are written after
+them. One request of many documents has one answer for each: those that the server had no room for (429, 5xx) are sent again,
+those that it refuses for good are told by `DocumentRefused` or by `put`, and all others are written. What is written is found a
+second later, when the index is refreshed.
 
 An outage is an outage: every call raises `StoreUnavailable`, nothing is kept for later here.
 """
@@ -14,7 +15,6 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import msgspec
 import structlog
 
 from controlplane.log.ports import Place, Stream
@@ -29,11 +29,20 @@ from controlplane.projection.elasticsearch_layout import (
     dead_letter_action,
     event_action,
     metric_action,
+    status_action,
 )
 from controlplane.projection.elasticsearch_reading import Reader
 from controlplane.projection.elasticsearch_wire import Login, Refusal, Wire
 from controlplane.projection.ports import DocumentRefused, StoreUnavailable, Trimmed
-from controlplane.projection.queries import EventFilter, EvidenceRows, MetricFilter, MetricType, Page, micros
+from controlplane.projection.queries import (
+    EventFilter,
+    EvidenceRows,
+    MetricFilter,
+    MetricType,
+    Page,
+    StatusFilter,
+    micros,
+)
 
 _log = structlog.get_logger()
 
@@ -43,7 +52,7 @@ TRIES: Final = 4
 PAUSE_S: Final = 0.2
 """Before documents that the server had no room for are sent again; doubled each time."""
 BULK_S: Final = 60.0
-TOLD: Final = {"filter_path": "items.create.status,items.create.error"}
+TOLD: Final = {"filter_path": "items.*.status,items.*.error"}
 """Of a bulk's answer: the rest is twenty times as long."""
 TRIM_S: Final = 120.0
 MOST_KNOWN: Final = 2000
@@ -159,6 +168,10 @@ class ElasticsearchStore:
         """See the port."""
         return await (await self._reader()).events(wanted)
 
+    async def statuses(self, wanted: StatusFilter) -> Page:
+        """See the port."""
+        return await (await self._reader()).statuses(wanted)
+
     async def metrics(self, wanted: MetricFilter) -> Page:
         """See the port."""
         reader = await self._reader()
@@ -196,16 +209,18 @@ class ElasticsearchStore:
         for attempt in range(TRIES):
             if attempt:
                 await asyncio.sleep(PAUSE_S * 2.0**attempt)
-            body = b"".join(_line(action) for action in actions)
+            body = b"".join(action.line for action in actions)
             answer = await self._wire.ask("POST", "/_bulk", body, params=TOLD, timeout_s=BULK_S)
             again: list[Action] = []
             for action, item in zip(actions, answer["items"], strict=True):
-                status = item["create"]["status"]
-                if status in _BUSY:
+                (told,) = item.values()
+                if "error" not in told or told["status"] == 409:
+                    continue  # it is there, or was deleted already
+                if told["status"] in _BUSY:
                     again.append(action)
-                    trouble = _told(item)
-                elif status >= 400 and status != 409:
-                    refused.append(Refused(action.id, _told(item)))
+                    trouble = _reason(told)
+                else:
+                    refused.append(Refused(action.id, _reason(told)))
             if not again:
                 return refused
             actions = again
@@ -249,6 +264,7 @@ def _actions(names: Names, batch: Batch) -> list[Action]:
     return [
         *(event_action(names, event) for event in batch.events),
         *(metric_action(names, metric) for metric in batch.metrics),
+        *(status_action(names, status) for status in batch.statuses),
         *(dead_letter_action(names, letter) for letter in batch.dead_letters),
     ]
 
@@ -257,7 +273,7 @@ def _chunks(actions: Iterable[Action]) -> Iterator[list[Action]]:
     chunk: list[Action] = []
     size = 0
     for action in actions:
-        length = len(_line(action))
+        length = len(action.line)
         if chunk and size + length > BULK_BYTES:
             yield chunk
             chunk, size = [], 0
@@ -267,12 +283,7 @@ def _chunks(actions: Iterable[Action]) -> Iterator[list[Action]]:
         yield chunk
 
 
-def _line(action: Action) -> bytes:
-    head = msgspec.json.encode({"_index": action.index, "_id": action.id})
-    return b'{"create":%b}\n%b\n' % (head, action.source)
-
-
-def _told(item: Mapping[str, Any]) -> str:
-    error = item["create"].get("error", {})
+def _reason(told: Mapping[str, Any]) -> str:
+    error = told["error"]
     cause = error.get("caused_by", {}).get("reason")
-    return f"{error.get('reason', item['create']['status'])}" + (f": {cause}" if cause else "")
+    return f"{error.get('reason', told['status'])}" + (f": {cause}" if cause else "")

@@ -3,12 +3,17 @@
     <prefix>-projection-g<n>            positions; the alias <prefix>-projection says which generation is live
     <prefix>-events-g<n>-YYYY.MM.DD     events of one day, by their own timestamps; alias <prefix>-events
     <prefix>-metrics-g<n>-YYYY.MM.DD    the same for metrics; alias <prefix>-metrics
+    <prefix>-status-g<n>                the newest status of each setting; alias <prefix>-status
     <prefix>-deadletters-g<n>           alias <prefix>-deadletters
 
 A document stands in the index of its own day, not in the newest one: written again, it meets itself there, because an id is
-unique within one index only. Retention deletes whole days. Mappings are strict, so that no field comes to be by chance;
-`details` are `flattened`, because they have names without number. What has no field of its own (members that a newer
-writer adds, values that can't be indexed) is kept in `rest`, unindexed, so that an answer is the whole event.
+unique within one index only. Retention deletes whole days, and no statuses. A status is put in the place of the one before under
+an external version (offset + 1), and deleted by a tombstone under one: what comes again or late is refused by the server as
+stale, for ten minutes also after a deletion. Its id is shard and key: see documents, [A document a shard].
+
+Mappings are strict, so that no field comes to be by chance; `details` and what differs are `flattened`, because they have names
+without number. What has no field of its own (members that a newer writer adds, values that can't be indexed) is kept in `rest`,
+unindexed, so that an answer is the whole event.
 """
 
 from __future__ import annotations
@@ -22,13 +27,20 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from controlplane.projection.documents import DEEPEST, DeadLetter, EventDocument, MetricDocument, rfc3339
+from controlplane.projection.documents import (
+    DEEPEST,
+    DeadLetter,
+    EventDocument,
+    MetricDocument,
+    StatusDocument,
+    rfc3339,
+)
 
 Json = dict[str, Any]
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the mappings below. Indices of another one must be rebuilt."""
-KINDS: Final = ("projection", "events", "metrics", "deadletters")
+KINDS: Final = ("projection", "events", "metrics", "status", "deadletters")
 LONGEST: Final = 8191
 """Characters of a value or name in `details` that can be searched exactly; Lucene takes 32766 bytes."""
 LONGEST_TOKEN: Final = 255
@@ -39,17 +51,29 @@ _DAY_US: Final = 86_400_000_000
 _NAME: Final = re.compile(r"-g(\d+)(?:-(\d{4})\.(\d\d)\.(\d\d))?$")
 _KEYWORDS: Final = ("id", "tenant", "event_type", "service_name", "status", "setting", "actor")
 _IDENTS: Final = ("correlation_id", "causation_id")
+_DIFFERENCES: Final = ("drift", "muted")
 _NUMBERS: Final = ("generation", "revision", "shard")
 _encode: Final = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One document to be created where it isn't."""
+    """One document to be created where it isn't; with a version, to be put in the place of a lower one."""
 
     index: str
     id: str
     source: bytes
+    """Empty: to be deleted."""
+    version: int | None = None
+
+    @property
+    def line(self) -> bytes:
+        """As a bulk says it."""
+        about: Json = {"_index": self.index, "_id": self.id}
+        if self.version is None:
+            return b'{"create":%b}\n%b\n' % (_encode(about), self.source)
+        head = _encode({**about, "version": self.version, "version_type": "external"})
+        return b'{"index":%b}\n%b\n' % (head, self.source) if self.source else b'{"delete":%b}\n' % head
 
 
 class Names(NamedTuple):
@@ -62,6 +86,11 @@ class Names(NamedTuple):
     def meta(self) -> str:
         """Positions."""
         return f"{self.prefix}-projection-g{self.generation}"
+
+    @property
+    def statuses(self) -> str:
+        """The newest status of each setting."""
+        return f"{self.prefix}-status-g{self.generation}"
 
     @property
     def dead_letters(self) -> str:
@@ -104,7 +133,10 @@ def templates(prefix: str) -> dict[str, Json]:
             "index_patterns": [f"{prefix}-{kind}-g*"],
             "priority": 200,
             "version": VERSION,
-            "template": {"settings": _SETTINGS, "mappings": {"_meta": {"version": VERSION}, **_MAPPINGS[kind]}},
+            "template": {
+                "settings": {**_SETTINGS, **_MORE_SETTINGS.get(kind, {})},
+                "mappings": {"_meta": {"version": VERSION}, **_MAPPINGS[kind]},
+            },
         }
         for kind in KINDS
     }
@@ -161,6 +193,29 @@ def metric_of(source: Mapping[str, Any]) -> Json:
     return metric
 
 
+def status_action(names: Names, status: StatusDocument) -> Action:
+    """What a shard says of a setting, as it is stored. Raises UnicodeEncodeError for text that is none."""
+    if status.body is None:
+        return Action(names.statuses, status.id, b"", status.version)
+    told = msgspec.json.decode(status.body)
+    source = {name: told[name] for name in told if name not in _DIFFERENCES or _is_indexable(told[name])}
+    rest = {name: told[name] for name in told if name not in source}
+    source |= {
+        "shard": status.shard,
+        "condition": status.conditions,
+        "text": status.text,
+        **({"rest": rest} if rest else {}),
+    }
+    return Action(names.statuses, status.id, _encode(source), status.version)
+
+
+def status_of(source: Mapping[str, Any]) -> Json:
+    """The status as it is answered."""
+    status: Json = {name: source[name] for name in source if name not in ("shard", "condition", "rest")}
+    status |= source.get("rest", {})
+    return status
+
+
 def label(name: str, value: str) -> str:
     """A tag as one word."""
     return f"{name}{SEPARATOR}{value}"
@@ -201,6 +256,8 @@ def _is_indexable(value: Any) -> bool:
 
 _KEYWORD: Final = {"type": "keyword"}
 _LONG: Final = {"type": "long"}
+_FREE: Final = {"type": "flattened", "ignore_above": LONGEST, "depth_limit": DEEPEST + 1}
+_WORDS: Final = {"type": "text", "analyzer": "words", "norms": False}
 _REST: Final = {"type": "object", "enabled": False}
 _SETTINGS: Final[Json] = {
     "number_of_shards": 1,
@@ -215,6 +272,13 @@ _SETTINGS: Final[Json] = {
         "filter": {"not_too_long": {"type": "truncate", "length": LONGEST_TOKEN}},
     },
 }
+_MORE_SETTINGS: Final[dict[str, Json]] = {"status": {"gc_deletes": "10m"}}
+_CONDITION: Final = {
+    **dict.fromkeys(("type", "status", "reason"), _KEYWORD),
+    "message": _WORDS,
+    "since": {"type": "date"},
+}
+_ACTION: Final = {**dict.fromkeys(("step", "status"), _KEYWORD), "at": {"type": "date"}, "attempt": _LONG}
 _MAPPINGS: Final[dict[str, Json]] = {
     "projection": {"dynamic": "strict", "properties": {"positions": _REST}},
     "events": {
@@ -224,8 +288,8 @@ _MAPPINGS: Final[dict[str, Json]] = {
             **dict.fromkeys((*_KEYWORDS, *_IDENTS), _KEYWORD),
             **dict.fromkeys((*_NUMBERS, "at_us"), _LONG),
             "timestamp": {"type": "date"},
-            "details": {"type": "flattened", "ignore_above": LONGEST, "depth_limit": DEEPEST + 1},
-            "text": {"type": "text", "analyzer": "words", "norms": False},
+            "details": _FREE,
+            "text": _WORDS,
             "rest": _REST,
         },
     },
@@ -236,6 +300,23 @@ _MAPPINGS: Final[dict[str, Json]] = {
             "at_us": _LONG,
             "timestamp": {"type": "date"},
             "value": {"type": "double"},
+            "rest": _REST,
+        },
+    },
+    "status": {
+        "dynamic": "strict",
+        "_source": {"excludes": ["text"]},
+        "properties": {
+            **dict.fromkeys(
+                ("setting", "tenant", "setting_type", "name", "service_name", "phase", "condition"), _KEYWORD
+            ),
+            **dict.fromkeys(("shard", "revision", "observed_generation"), _LONG),
+            "conditions": {"properties": _CONDITION},
+            "external": {**_KEYWORD, "ignore_above": LONGEST},
+            **dict.fromkeys(_DIFFERENCES, _FREE),
+            "last_action": {"properties": _ACTION},
+            "next_at": {"type": "date"},
+            "text": _WORDS,
             "rest": _REST,
         },
     },

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from controlplane.projection.elasticsearch_layout import LONGEST_TOKEN, label
-from controlplane.projection.queries import Aggregate, EventFilter, MetricFilter, micros, parse_cursor
+from controlplane.projection.queries import Aggregate, EventFilter, MetricFilter, StatusFilter, micros, parse_cursor
 
 Json = dict[str, Any]
 
@@ -20,6 +20,9 @@ NEWEST_FIRST: Final = ({"at_us": "desc"}, {"id": "desc"})
 OLDEST_FIRST: Final = ({"at_us": "asc"}, {"id": "asc"})
 SLOTS: Final = 5000
 """Buckets in one answer."""
+SETTINGS_SIZE: Final = 10_000
+"""More documents than a page of settings has: each has one, and few for a moment two."""
+WANTED: Final = "wanted"
 MOST_EXPANSIONS: Final = 1000
 _WORD: Final = re.compile(r"[^\W_]+")
 _AGGREGATES: Final[Mapping[Aggregate, Json]] = {
@@ -43,6 +46,20 @@ def events(wanted: EventFilter, limit: int) -> Json:
     times = _range("at_us", _us(wanted.since), _us(wanted.until))
     conditions = [*_terms(terms), *_services(wanted.services), *times, *words(wanted.text)]
     return _page(conditions, wanted.cursor, limit)
+
+
+def statuses(wanted: StatusFilter, limit: int) -> Json:
+    """Documents by the keys of their settings, which is all that is asked of them."""
+    conditions = [*_of_statuses(wanted), *([{"range": {"setting": {"gt": wanted.after}}}] if wanted.after else [])]
+    body = {"size": limit, "query": _all(conditions), "sort": [{"setting": "asc"}], "_source": False}
+    return {**body, "track_total_hits": False}
+
+
+def all_of_settings(wanted: StatusFilter, settings: Sequence[str]) -> Json:
+    """All documents of these settings; those that are wanted have `WANTED` among their `matched_queries`."""
+    named = {**_all(_of_statuses(wanted))["bool"], "_name": WANTED}
+    query = {"filter": [{"terms": {"setting": list(settings)}}], "should": [{"bool": named}]}
+    return {"size": SETTINGS_SIZE, "query": {"bool": query}, "track_total_hits": False}
 
 
 def points(wanted: MetricFilter, limit: int) -> Json:
@@ -96,6 +113,19 @@ def _word(word: str) -> Json:
 def _folded(word: str) -> str:
     """As the analyzer leaves it: without case and accents."""
     return "".join(c for c in unicodedata.normalize("NFD", word.lower()) if not unicodedata.combining(c))
+
+
+def _of_statuses(wanted: StatusFilter) -> list[Json]:
+    terms = {
+        "tenant": wanted.tenant,
+        "setting": wanted.setting,
+        "setting_type": wanted.setting_type,
+        "service_name": wanted.service_name,
+        "phase": wanted.phase,
+        "conditions.reason": wanted.reason,
+    }
+    conditions = [{"term": {"condition": one}} for one in wanted.conditions]
+    return [*_terms(terms), *_services(wanted.services), *conditions, *words(wanted.text)]
 
 
 def _of_metrics(wanted: MetricFilter) -> list[Json]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from controlplane.projection import elasticsearch_questions as questions
 from controlplane.projection.answers import series_item, too_many_points, too_many_series
-from controlplane.projection.elasticsearch_layout import Names, event_of, metric_of, series_of
+from controlplane.projection.elasticsearch_layout import Names, event_of, metric_of, series_of, status_of
 from controlplane.projection.elasticsearch_wire import Busy, Wire
 from controlplane.projection.queries import (
     MOST_POINTS,
@@ -25,6 +25,7 @@ from controlplane.projection.queries import (
     MetricFilter,
     MetricType,
     Page,
+    StatusFilter,
     micros,
 )
 
@@ -52,6 +53,19 @@ class Reader:
         """One page."""
         hits = await self._hits("events", questions.events(wanted, wanted.limit + 1))
         return Page([event_of(hit["_source"]) for hit in hits[: wanted.limit]], _next(hits, wanted.limit))
+
+    async def statuses(self, wanted: StatusFilter) -> Page:
+        """One page: its settings, then what each shard says of them; see documents, [A document a shard]."""
+        found = await self._search(self._names.statuses, questions.statuses(wanted, wanted.limit + 1))
+        hits = found["hits"]["hits"]
+        settings = list(dict.fromkeys(hit["sort"][0] for hit in hits[: wanted.limit]))
+        if not settings:
+            return Page([], None)
+        told = await self._search(self._names.statuses, questions.all_of_settings(wanted, settings))
+        newest = {hit["_source"]["setting"]: hit for hit in sorted(told["hits"]["hits"], key=_rank)}
+        kept = [hit for hit in map(newest.get, settings) if hit and questions.WANTED in hit.get("matched_queries", ())]
+        items = [status_of(hit["_source"]) for hit in kept]
+        return Page(items, settings[-1] if len(hits) > wanted.limit else None)
 
     async def points(self, wanted: MetricFilter) -> Page:
         """One page."""
@@ -178,6 +192,10 @@ class Reader:
                 await asyncio.sleep(OPENING_LOOK_S)
             else:
                 return found
+
+
+def _rank(hit: Json) -> tuple[int, int]:
+    return hit["_source"]["revision"], hit["_source"]["shard"]
 
 
 def _next(hits: list[Json], limit: int) -> str | None:

@@ -30,7 +30,6 @@ from controlplane.log.ports import Entry, Place, Stream
 
 _log = structlog.get_logger()
 
-STREAMS: Final = (Stream.EVENTS, Stream.METRICS)
 MOST: Final = 1000
 """Records in one batch."""
 AHEAD: Final = 2
@@ -54,7 +53,7 @@ class FaustApp:
         self._group = group
         self._member = member
         self._take = take
-        self._places = {address.topic(stream): stream for stream in STREAMS}
+        self._places = {address.topic(stream): stream for stream in Stream}
         self._folder = tempfile.TemporaryDirectory(prefix="coreplane-faust-")
         self._app: Any = None
 

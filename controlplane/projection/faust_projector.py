@@ -27,7 +27,7 @@ import structlog
 
 from controlplane.log.kafka import KafkaLog
 from controlplane.log.ports import Entry, LogUnavailable, Place, PutAside, Stream
-from controlplane.projection.documents import Batch, DeadLetter, dead_letter, documents
+from controlplane.projection.documents import Batch, DeadLetter, current, dead_letter, documents
 from controlplane.projection.elasticsearch import ElasticsearchStore, Refused
 from controlplane.projection.faust_app import FaustApp
 from controlplane.projection.ports import DocumentRefused, StoreUnavailable
@@ -118,13 +118,14 @@ class FaustProjector:
     async def _take(self, entries: Sequence[Entry]) -> None:
         """One batch, until it is where it belongs. Never raises, so that the reader goes on: see faust_app."""
         written = await asyncio.to_thread(documents, entries)
-        refused = await self._accepted(Batch(written.events, written.metrics))
+        refused = await self._accepted(written._replace(dead_letters=()))
         letters = [*written.dead_letters, *_letters_of(entries, refused)]
         if letters:
             await self._put_aside(letters)
         gone = {one.id for one in refused}
         self._metrics.projected("events", sum(event.id not in gone for event in written.events))
         self._metrics.projected("metrics", sum(metric.id not in gone for metric in written.metrics))
+        self._metrics.projected("status", sum(status.id not in gone for status in written.statuses))
         newest = [event.at_us for event in written.events[-1:]] + [metric.at_us for metric in written.metrics[-1:]]
         self._last_at = max(newest) / 1_000_000 if newest else self._last_at
         self._moved = time.monotonic()
@@ -145,7 +146,11 @@ class FaustProjector:
 
     async def _singly(self, batch: Batch, reason: str) -> list[Refused]:
         """A document can't even be said: each by itself, and that one is refused."""
-        single = [*(Batch(events=[event]) for event in batch.events), *(Batch(metrics=[one]) for one in batch.metrics)]
+        single = [
+            *(Batch(events=[one]) for one in batch.events),
+            *(Batch(metrics=[one]) for one in batch.metrics),
+            *(Batch(statuses=[one]) for one in batch.statuses),
+        ]
         if len(single) > 1:
             return [refused for one in single for refused in await self._accepted(one)]
         return [Refused(ident, reason) for ident in _idents(batch)]
@@ -226,14 +231,18 @@ def _letters_of(entries: Sequence[Entry], refused: Sequence[Refused]) -> list[De
         return []
     return [
         dead_letter(entry, f"refused by the store: {reasons[ident]}")
-        for entry in entries
+        for entry in current(entries)
         for ident in _idents(documents([entry]))
         if ident in reasons
     ]
 
 
 def _idents(batch: Batch) -> list[str]:
-    return [event.id for event in batch.events] + [metric.id for metric in batch.metrics]
+    return [
+        *(event.id for event in batch.events),
+        *(metric.id for metric in batch.metrics),
+        *(status.id for status in batch.statuses),
+    ]
 
 
 def _put_aside(letter: DeadLetter) -> PutAside:

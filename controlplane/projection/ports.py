@@ -32,7 +32,8 @@ class Trimmed(NamedTuple):
 class Store(Queries, Protocol):
     """Documents, dead letters and positions.
 
-    Idempotent: an event or metric is one document by its id, a dead letter by its place, however often it is written. A
+    Idempotent: an event or metric is one document by its id, a dead letter by its place, however often it is written; what
+    a shard says of a setting is one document, of the highest version that was written, whatever came in which order. A
     store whose writes aren't transactions makes the documents durable before the positions: after a crash documents may
     be written again, none is ever missing below a position.
     """
@@ -44,7 +45,7 @@ class Store(Queries, Protocol):
         """What the documents reach, by place; empty for a new store. Raises `StoreUnavailable`, `StoreDamaged`."""
 
     async def trim(self, events_before: float, metrics_before: float) -> Trimmed:
-        """Drop documents that are older than these times (Unix seconds). Positions and dead letters stay."""
+        """Drop events and metrics that are older than these times (Unix seconds). All else stays."""
 
     async def reset(self) -> None:
         """Throw everything away, positions included; also the way out of `StoreDamaged`."""

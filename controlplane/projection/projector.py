@@ -1,6 +1,6 @@
 """Follows the journal into a store.
 
-Theory of operation. The projector tails the events and metrics of all shards from the positions that stand in the store,
+Theory of operation. The projector tails the three streams of all shards from the positions that stand in the store,
 and writes documents and the new positions together. Nothing is given up:
 
 - the store or the journal can't be reached: the same batch is tried again for ever, with growing pauses; the projection is
@@ -32,7 +32,6 @@ from controlplane.telemetry.metrics import Metrics
 
 _log = structlog.get_logger()
 
-STREAMS: Final = (Stream.EVENTS, Stream.METRICS)
 DAY_S: Final = 86_400.0
 _OUTAGES: Final = (StoreUnavailable, LogUnavailable, LogCorrupt, TimeoutError)
 
@@ -164,6 +163,7 @@ class Projector:
             _log.warning("record put aside", shard=letter.shard, offset=letter.offset, reason=letter.reason)
         self._metrics.projected("events", len(written.events))
         self._metrics.projected("metrics", len(written.metrics))
+        self._metrics.projected("status", len(written.statuses))
         newest = [d.at_us for d in written.events[-1:]] + [d.at_us for d in written.metrics[-1:]]
         if newest:
             self._last_at = max(newest) / 1_000_000
@@ -247,7 +247,7 @@ class Behind:
         self._empty: dict[Place, tuple[int, int]] = {}
 
     async def count(self, positions: Mapping[Place, int], ends: Mapping[Place, int] | None = None) -> int:
-        """Records of the projected streams up to the ends (None: those of now)."""
+        """Records up to the ends (None: those of now)."""
         there = await ends_of(self._journal) if ends is None else ends
         spans = {place: (positions.get(place, 0), end) for place, end in there.items()}
         return sum(
@@ -317,12 +317,12 @@ async def _write(store: Store, entries: Sequence[Entry], batch: Batch) -> Batch:
 
 
 async def _starts(journal: Journal) -> dict[Place, int]:
-    """The oldest offset of every place that is projected."""
-    kept = {stream: await journal.start_offsets(stream) for stream in STREAMS}
-    return {Place(stream, shard): kept[stream].get(shard, 0) for stream in STREAMS for shard in range(journal.shards)}
+    """The oldest offset of every place."""
+    kept = {stream: await journal.start_offsets(stream) for stream in Stream}
+    return {Place(stream, shard): kept[stream].get(shard, 0) for stream in Stream for shard in range(journal.shards)}
 
 
 async def ends_of(journal: Journal) -> dict[Place, int]:
-    """One past the last offset of every place that is projected."""
-    ends = {stream: await journal.end_offsets(stream) for stream in STREAMS}
-    return {Place(stream, shard): ends[stream].get(shard, 0) for stream in STREAMS for shard in range(journal.shards)}
+    """One past the last offset of every place."""
+    ends = {stream: await journal.end_offsets(stream) for stream in Stream}
+    return {Place(stream, shard): ends[stream].get(shard, 0) for stream in Stream for shard in range(journal.shards)}

@@ -113,6 +113,31 @@ class MetricFilter:
             raise _refused("aggregate", f"must be one of {', '.join(Aggregate)}")
 
 
+@dataclass(frozen=True, slots=True)
+class StatusFilter:
+    """The statuses of which settings. `text`: as of events, in reasons, messages and in what differs."""
+
+    tenant: str
+    service_name: str | None = None
+    setting_type: str | None = None
+    setting: str | None = None
+    """Key of the setting: `tenant/type/name`."""
+    phase: str | None = None
+    conditions: Sequence[str] = ()
+    """`Ready=False`: all of these."""
+    reason: str | None = None
+    """Of any condition."""
+    text: str | None = None
+    limit: int = 100
+    after: str = ""
+    """The key after which the page begins."""
+    services: frozenset[str] | None = None
+    """Only settings of these; None: of all."""
+
+    def __post_init__(self) -> None:
+        _check(self.limit)
+
+
 class Page(NamedTuple):
     """Items and where to go on; `next_cursor` None: that was all."""
 
@@ -157,6 +182,11 @@ class Queries(Protocol):
         empty ones are left out. Raises `Refused` when there would be more than `MOST_POINTS` or `MOST_SERIES`.
         """
 
+    async def statuses(self, wanted: StatusFilter) -> Page:
+        """The newest status of each setting, by keys; `next_cursor` is the key to go on after. A page may be shorter than
+        its limit, and empty, with others to come. Settings are told of that have a status: what was declared a moment ago
+        has none yet."""
+
     async def metric_types(self, tenant: str, service_name: str | None = None) -> Sequence[MetricType]:
         """Which metrics there are, sorted."""
 
@@ -173,7 +203,7 @@ def micros(instant: float) -> int:
     return round(instant * 1_000_000)
 
 
-def _check(limit: int, cursor: str | None, since: float | None, until: float | None) -> None:
+def _check(limit: int, cursor: str | None = None, since: float | None = None, until: float | None = None) -> None:
     if not 1 <= limit <= MOST_ITEMS:
         raise _refused("limit", f"must be between 1 and {MOST_ITEMS}")
     if cursor is not None:

@@ -21,6 +21,7 @@ from controlplane.projection.queries import (
     MetricFilter,
     MetricType,
     Page,
+    StatusFilter,
     micros,
 )
 
@@ -53,6 +54,13 @@ def events(connection: sqlite3.Connection, wanted: EventFilter) -> Page:
     more = len(rows) > wanted.limit
     rows = rows[: wanted.limit]
     return Page([json.loads(body) for body, _, _ in rows], str(Cursor(*rows[-1][1:])) if more else None)
+
+
+def statuses(connection: sqlite3.Connection, wanted: StatusFilter) -> Page:
+    """One page."""
+    rows = connection.execute(*selection.statuses(wanted)).fetchall()
+    page = rows[: wanted.limit]
+    return Page([json.loads(body) for body, _ in page], page[-1][1] if len(rows) > wanted.limit else None)
 
 
 def points(connection: sqlite3.Connection, wanted: MetricFilter) -> Page:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from controlplane.projection.queries import Aggregate, EventFilter, MetricFilter, micros, parse_cursor
+from controlplane.projection.queries import Aggregate, EventFilter, MetricFilter, StatusFilter, micros, parse_cursor
 
 
 class Select(NamedTuple):
@@ -17,6 +17,11 @@ class Select(NamedTuple):
 
 
 _MATCHES: Final = "SELECT rowid FROM events_text WHERE events_text MATCH ?"
+_NEWEST: Final = (
+    "s.body IS NOT NULL AND NOT EXISTS (SELECT 1 FROM statuses o WHERE o.setting = s.setting AND o.body IS NOT NULL"
+    " AND (o.revision, o.shard) > (s.revision, s.shard))"
+)
+"""Of several shards: see documents, [A document a shard]."""
 _AGGREGATES: Final = {
     Aggregate.AVG: "avg(value)",
     Aggregate.MIN: "min(value)",
@@ -63,6 +68,25 @@ def events(wanted: EventFilter, *, rare: bool = False) -> Select:
     where, parameters = _where(terms, wanted.cursor, "e.at_us", "e.id")
     tables = "events_text CROSS JOIN events e ON e.row = events_text.rowid" if rare else "events e"
     sql = f"SELECT e.body, e.at_us, e.id FROM {tables} WHERE {where} ORDER BY e.at_us DESC, e.id DESC LIMIT ?"  # noqa: S608
+    return Select(sql, (*parameters, wanted.limit + 1))
+
+
+def statuses(wanted: StatusFilter) -> Select:
+    """Rows (body, setting) by keys, one more than the limit when there are more."""
+    terms = [
+        ("s.tenant = ?", wanted.tenant),
+        ("s.setting > ?", wanted.after),
+        ("s.setting = ?", wanted.setting),
+        ("s.setting_type = ?", wanted.setting_type),
+        ("s.service_name = ?", wanted.service_name),
+        ("s.service_name IN (SELECT value FROM json_each(?))", _listed(wanted.services)),
+        ("s.phase = ?", wanted.phase),
+        *(("EXISTS (SELECT 1 FROM json_each(s.conditions) WHERE value = ?)", one) for one in wanted.conditions),
+        ("EXISTS (SELECT 1 FROM json_each(s.reasons) WHERE value = ?)", wanted.reason),
+        ("s.row IN (SELECT rowid FROM statuses_text WHERE statuses_text MATCH ?)", matching(wanted.text)),
+    ]
+    where, parameters = _where(terms)
+    sql = f"SELECT s.body, s.setting FROM statuses s WHERE {_NEWEST} AND {where} ORDER BY s.setting LIMIT ?"  # noqa: S608
     return Select(sql, (*parameters, wanted.limit + 1))
 
 

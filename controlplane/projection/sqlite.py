@@ -28,7 +28,15 @@ from controlplane.log.ports import Place, Stream
 from controlplane.projection import reading, writing
 from controlplane.projection.documents import Batch
 from controlplane.projection.ports import DocumentRefused, StoreDamaged, StoreUnavailable, Trimmed
-from controlplane.projection.queries import EventFilter, EvidenceRows, MetricFilter, MetricType, Page, micros
+from controlplane.projection.queries import (
+    EventFilter,
+    EvidenceRows,
+    MetricFilter,
+    MetricType,
+    Page,
+    StatusFilter,
+    micros,
+)
 from controlplane.projection.tables import APPLICATION_ID, SCHEMA, VERSION
 
 _log = structlog.get_logger()
@@ -84,6 +92,7 @@ class SqliteStore:
         for one in await self._writing(writing.all_series):
             metrics += await self._writing(lambda c, one=one: writing.trim_points(c, one, micros(metrics_before)))  # type: ignore[misc]
         await self._writing(lambda c: writing.trim_series(c, self._series))
+        await self._writing(writing.trim_tombstones)
         return Trimmed(events, metrics)
 
     async def reset(self) -> None:
@@ -102,6 +111,10 @@ class SqliteStore:
     async def events(self, wanted: EventFilter) -> Page:
         """Events, newest first."""
         return await self._reading(lambda connection: reading.events(connection, wanted))
+
+    async def statuses(self, wanted: StatusFilter) -> Page:
+        """The newest of each setting, by keys."""
+        return await self._reading(lambda connection: reading.statuses(connection, wanted))
 
     async def metrics(self, wanted: MetricFilter) -> Page:
         """Points, newest first, or series."""

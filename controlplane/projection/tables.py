@@ -7,13 +7,16 @@ and service: pages are newest first.
 Points are kept by series (tenant, service, type, tags), clustered in time order: one row takes a third of what it took as a
 document of its own, and (metric_type, timestamp) and (service_name, timestamp) are answered by its primary key. The id in
 that key is what makes writing a point twice harmless.
+
+Statuses: see documents, [A document a shard]. A row without a body is a tombstone: it stays until the next trim, so that what is
+older doesn't come back.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the schema below. A file with another one is dropped and projected anew."""
 
 APPLICATION_ID: Final = 0x636F7265
@@ -43,6 +46,14 @@ SCHEMA: Final = (
         PRIMARY KEY (series, at_us, id)) WITHOUT ROWID
     """,
     "CREATE INDEX points_by_value ON points (series, value)",
+    """
+    CREATE TABLE statuses (
+        row INTEGER PRIMARY KEY, setting TEXT NOT NULL, shard INTEGER NOT NULL, version INTEGER NOT NULL,
+        tenant TEXT NOT NULL, setting_type TEXT NOT NULL, service_name TEXT NOT NULL, revision INTEGER NOT NULL,
+        phase TEXT NOT NULL, conditions TEXT NOT NULL, reasons TEXT NOT NULL, body TEXT, UNIQUE (setting, shard))
+    """,
+    "CREATE INDEX statuses_by_tenant ON statuses (tenant, setting)",
+    "CREATE VIRTUAL TABLE statuses_text USING fts5 (text, tokenize = 'unicode61 remove_diacritics 2')",
     """
     CREATE TABLE dead_letters (
         stream TEXT NOT NULL, shard INTEGER NOT NULL, offset INTEGER NOT NULL, key TEXT NOT NULL, reason TEXT NOT NULL,

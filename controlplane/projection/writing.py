@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from controlplane.log.ports import Place
-from controlplane.projection.documents import Batch, EventDocument, MetricDocument
+from controlplane.projection.documents import Batch, EventDocument, MetricDocument, StatusDocument
 
 SeriesKey = tuple[str, str, str, str]
 """Tenant, service, type, tags."""
@@ -36,11 +36,12 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def write(connection: sqlite3.Connection, known: SeriesIds, batch: Batch, positions: Mapping[Place, int]) -> None:
-    """One transaction. What is there already by its id stays as it is."""
+    """One transaction. What is there already by its id stays as it is; statuses are replaced by higher versions."""
     try:
         with transaction(connection):
             _write_events(connection, batch.events)
             _write_metrics(connection, known, batch.metrics)
+            _write_statuses(connection, batch.statuses)
             connection.executemany(
                 "INSERT INTO dead_letters VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", batch.dead_letters
             )
@@ -78,6 +79,11 @@ def trim_points(connection: sqlite3.Connection, one_series: int, before_us: int)
     return connection.execute("DELETE FROM points WHERE series = ? AND at_us < ?", (one_series, before_us)).rowcount
 
 
+def trim_tombstones(connection: sqlite3.Connection) -> None:
+    """Drop what says of statuses that they are gone; the positions are past it."""
+    connection.execute("DELETE FROM statuses WHERE body IS NULL")
+
+
 def trim_series(connection: sqlite3.Connection, known: SeriesIds) -> None:
     """Drop series without points."""
     known.clear()
@@ -110,6 +116,41 @@ def _write_metrics(connection: sqlite3.Connection, known: SeriesIds, metrics: Se
         known.clear()
     rows = [(_series(connection, known, m), m.at_us, m.id, m.value, m.extra) for m in metrics]
     connection.executemany("INSERT INTO points VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)
+
+
+def _write_statuses(connection: sqlite3.Connection, statuses: Sequence[StatusDocument]) -> None:
+    if not statuses:
+        return
+    newest: dict[tuple[str, int], StatusDocument] = {}
+    for one in sorted(statuses, key=lambda status: status.version):
+        newest[one.setting, one.shard] = one
+    settings = json.dumps([one.setting for one in newest.values()])
+    there = connection.execute(
+        "SELECT setting, shard, version, row FROM statuses WHERE setting IN (SELECT value FROM json_each(?))",
+        (settings,),
+    )
+    rows: dict[tuple[str, int], int] = {}
+    for setting, shard, version, row in there:
+        rows[setting, shard] = row
+        if (known := newest.get((setting, shard))) is not None and known.version <= version:
+            del newest[setting, shard]
+    last = connection.execute("SELECT coalesce(max(row), 0) FROM statuses").fetchone()[0]
+    numbered = [(rows.get(place) or last + number, one) for number, (place, one) in enumerate(newest.items(), 1)]
+    connection.executemany("DELETE FROM statuses_text WHERE rowid = ?", [(row,) for row, _ in numbered])
+    connection.executemany(
+        "REPLACE INTO statuses VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [_status_row(row, one) for row, one in numbered],
+    )
+    connection.executemany(
+        "INSERT INTO statuses_text (rowid, text) VALUES (?, ?)",
+        [(row, one.text) for row, one in numbered if one.body is not None],
+    )
+
+
+def _status_row(row: int, one: StatusDocument) -> tuple[object, ...]:
+    marks = json.dumps(one.conditions), json.dumps(one.reasons)
+    place = row, one.setting, one.shard, one.version, one.tenant, one.setting_type, one.service_name
+    return *place, one.revision, one.phase, *marks, one.body
 
 
 def _series(connection: sqlite3.Connection, known: SeriesIds, metric: MetricDocument) -> int:

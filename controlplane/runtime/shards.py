@@ -39,7 +39,7 @@ from typing import Any
 import structlog
 
 from controlplane.domain.events import Fact, Subject, event, headers
-from controlplane.domain.status import KeyStatus, to_wire
+from controlplane.domain.status import KeyStatus, NotUnderstood, to_wire
 from controlplane.log import codec
 from controlplane.log.ports import (
     Commit,
@@ -58,7 +58,7 @@ from controlplane.log.ports import (
 from controlplane.runtime.attribution import ACTOR
 from controlplane.runtime.backoff import Backoff
 from controlplane.runtime.clock import Clock
-from controlplane.runtime.statuses import NotUnderstood, read_status
+from controlplane.runtime.statuses import read_status
 from controlplane.telemetry.metrics import Metrics
 from schemas.event import EventStatus, EventType
 from schemas.metric import SCHEMA as METRIC_SCHEMA

@@ -27,7 +27,7 @@ _FAST: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 _SLOW: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 _EACH_SERVICE: Final = {"service": SERVICES}
-_STREAMS: Final = {"stream": ("events", "metrics")}
+_STREAMS: Final = {"stream": ("events", "metrics", "status")}
 
 
 class Row(NamedTuple):
@@ -284,7 +284,7 @@ class Metrics:
         self._rows["coreplane_projection_lag_seconds"].set(seconds)
 
     def projected(self, stream: str, records: int) -> None:
-        """So many records of `events` or `metrics` were projected."""
+        """So many records of a stream were projected; statuses of one setting that come together count as one."""
         self._rows["coreplane_projected_total"].labels(stream).inc(records)
 
     def dead_letter(self, stream: str) -> None:

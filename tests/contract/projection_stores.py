@@ -30,6 +30,11 @@ def elasticsearch_store(server: SharedServer, address: Address, **options) -> El
     return ElasticsearchStore(address, login=lambda: credentials(server.place), **options)
 
 
+STORES = {"sqlite": sqlite_stores, "elasticsearch": elasticsearch_stores}
+"""Add an implementation, and it is held to the suites. Each is given the test's request and gives a function that opens its
+store, and opens it again."""
+
+
 def forget(server: SharedServer, address: Address) -> None:
     """Indices and templates; the server has a limit for the number of the first."""
     server.do(_forget(elasticsearch_store(server, address)))

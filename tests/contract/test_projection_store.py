@@ -1,4 +1,4 @@
-"""What every store of the projection does. Add an implementation to `STORES` and it is held to all of this."""
+"""What every store of the projection does with events, metrics and positions; see `projection_stores`."""
 
 import asyncio
 import itertools
@@ -16,25 +16,9 @@ from controlplane.projection.documents import Batch, DeadLetter, documents
 from controlplane.projection.ports import StoreUnavailable
 from controlplane.projection.queries import Aggregate, EventFilter, MetricFilter
 from schemas.names import timestamp
-from tests.contract.projection_stores import elasticsearch_stores, sqlite_stores
 
-STORES = {"sqlite": sqlite_stores, "elasticsearch": elasticsearch_stores}
-"""Each is given the test's request and gives a function that opens its store, and opens it again."""
 T0 = 1_767_225_600.0
 """2026-01-01, a multiple of every interval used here."""
-
-
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.timeout(900)) for name in sorted(STORES)])
-def new_store(request):
-    """The time is for a server that is downloaded and started for the first test."""
-    return STORES[request.param](request)
-
-
-@pytest.fixture
-async def store(new_store):
-    store = new_store()
-    yield store
-    await store.close()
 
 
 _ids = itertools.count()

@@ -15,7 +15,7 @@ from controlplane.client.http import CoreplaneClient
 from reconcilers.storage.s3 import Refused, Request
 from tests.e2e.conditions import all_ready
 from tests.e2e.test_up_and_down import Shell, nothing_is_left
-from tests.integration.cache_world import DictSecrets
+from tests.integration.backend_world import DictSecrets
 from tests.integration.storage_world import client_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

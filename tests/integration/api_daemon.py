@@ -124,8 +124,15 @@ class Api:
 
     async def converge(self, key: str, generation: int) -> None:
         """Write the status that a controller would: this generation is observed as declared."""
-        status = KeyStatus(key, revision=1, observed_generation=generation)
-        await self._commit(Commit(statuses=[Outgoing(key, codec.encode(to_wire(converged(status, 0.0, key))))]))
+        await self.observe(converged(KeyStatus(key, revision=1, observed_generation=generation), 0.0, key))
+
+    async def observe(self, status: KeyStatus) -> None:
+        """Write the status."""
+        await self._commit(Commit(statuses=[Outgoing(status.key, codec.encode(to_wire(status)))]))
+
+    async def forget(self, key: str) -> None:
+        """Let the key have no status any more."""
+        await self._commit(Commit(statuses=[Outgoing(key, None)]))
 
     async def happen(self, event_type: EventType, setting: str, shard: int = 0, **details: Any) -> str:
         """Write an event; its id."""

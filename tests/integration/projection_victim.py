@@ -4,6 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+from controlplane.domain.status import KeyStatus, converged, to_wire
 from controlplane.log import codec
 from controlplane.log.memory import MemoryLog
 from controlplane.log.ports import Commit, Outgoing
@@ -13,6 +14,10 @@ from controlplane.telemetry.metrics import Metrics
 from schemas.names import event_id, timestamp
 
 SHARDS = 4
+STATUSES = 651 * SHARDS
+"""Records of the status stream that a journal begins with."""
+SETTINGS = 500 * SHARDS
+"""Settings that these are of."""
 FOR_EVER = Retention(events_days=100_000, metrics_days=100_000)
 POISON = b"\xc1 not msgpack"
 
@@ -44,6 +49,24 @@ def metric(number, shard=0, **fields):
     }
 
 
+def status(number, shard=0, **fields):
+    known = KeyStatus(f"acme/cache.redis_user/s{shard}-{number}", **{"revision": number + 1, **fields})
+    return converged(known, 1_767_225_600.0, f"user-{number}")
+
+
+def stated(status):
+    return Outgoing(status.key, codec.encode(to_wire(status)))
+
+
+def statuses(shard):
+    """Each setting has a first status; some have another, of a few nothing is left. `STATUSES` in all."""
+    firsts = [status(n, shard) for n in range(500)]
+    seconds = [status(n, shard, observed_generation=7) for n in range(0, 500, 5)]
+    tombstones = [Outgoing(status(n, shard).key, None) for n in range(0, 500, 10)]
+    mark = Outgoing("#settings", codec.encode({"settings_position": 3}))
+    return [*map(stated, firsts), mark, *map(stated, seconds), *tombstones]
+
+
 def outgoing(record):
     return Outgoing("some/key", record if isinstance(record, bytes) else codec.encode(record))
 
@@ -55,7 +78,7 @@ async def journal_with(events, metrics):
         writer = await log.journal.open_shard(shard)
         some = [POISON if n % 500 == 7 else event(n, shard) for n in range(events // SHARDS)]
         values = [metric(n, shard) for n in range(metrics // SHARDS)]
-        await writer.commit(Commit(events=[*map(outgoing, some)], metrics=[*map(outgoing, values)]))
+        await writer.commit(Commit([*map(outgoing, some)], statuses(shard), [*map(outgoing, values)]))
     return log
 
 
@@ -64,7 +87,7 @@ async def main(path, events, metrics):
     store = SqliteStore(Path(path))
     projector = Projector(log.journal, store, Metrics(), retention=FOR_EVER)
     following = asyncio.create_task(projector.run())
-    total = events // SHARDS * SHARDS + metrics // SHARDS * SHARDS
+    total = events // SHARDS * SHARDS + metrics // SHARDS * SHARDS + STATUSES
     while sum((await store.positions()).values()) < total:
         await asyncio.sleep(0.01)
     await log.close()

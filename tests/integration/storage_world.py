@@ -11,15 +11,13 @@ from typing import Any
 
 from controlplane.client.http import CoreplaneClient
 from controlplane.devstack import minio, secrets
-from reconcilers.contract import Connection, ExternalId, Kind, Outcome, Plan
-from reconcilers.registry import SERVICES
+from reconcilers.contract import Connection
 from reconcilers.storage.backend import StorageBackend, connect
 from reconcilers.storage.s3 import S3Client, bucket_path
 from schemas.storage import Target
-from tests.integration.cache_world import DictSecrets, OpenFence
+from tests.integration.backend_world import BackendWorld, DictSecrets
 from tests.servers import DaemonProcess
 
-KINDS: Mapping[str, Kind[Any, Any, Any]] = {kind.setting_type: kind for kind in SERVICES["storage"].kinds}
 BUCKET = "storage.bucket"
 _NUMBERS = itertools.count(1)
 
@@ -68,45 +66,14 @@ async def driven(daemon: DaemonProcess, server: Any, name: str = "main") -> Asyn
         yield client
 
 
-class World:
-    """One open target. What is remembered between looks is kept as the controller keeps it."""
+class World(BackendWorld):
+    """One open target."""
+
+    backend: StorageBackend
 
     def __init__(self, backend: StorageBackend, known: DictSecrets) -> None:
-        self.backend = backend
+        super().__init__(backend, known)
         self.client: S3Client = backend.client
-        self.secrets = known
-        self.fence: Any = OpenFence()
-        self._memory: dict[ExternalId, dict[str, str]] = {}
-
-    async def look(
-        self, setting_type: str, value: Mapping[str, Any], name: str = "n", *, retiring: bool = False
-    ) -> Plan:
-        """The plan for one declaration. Errors of the object are raised."""
-        kind = KINDS[setting_type]
-        model = kind.value.model_validate({"target": "main", **value})
-        external = ExternalId(setting_type, kind.identify(name, model))
-        desired = None if retiring else kind.desired(name, model)
-        observed = (await self.backend.observe({external: desired})).get(external)
-        if isinstance(observed, Exception):
-            raise observed
-        memory = self._memory.setdefault(external, {})
-        plan = kind.plan(external, desired, kind.recall(observed, memory), 0.0)
-        if plan.converged:
-            memory |= plan.remember
-        return plan
-
-    async def take(self, plan: Plan) -> list[Outcome]:
-        """Take the steps of a plan, one after the other."""
-        outcomes = []
-        for step in plan.steps:
-            (outcome,) = await self.backend.apply([step], self.fence)
-            self._memory.setdefault(step.external, {}).update(outcome.remember)
-            outcomes.append(outcome)
-        return outcomes
-
-    async def declare(self, setting_type: str, value: Mapping[str, Any], name: str = "n") -> list[Outcome]:
-        """Take the steps of one plan."""
-        return await self.take(await self.look(setting_type, value, name))
 
     async def settled(self, setting_type: str, value: Mapping[str, Any], name: str = "n") -> None:
         """Declare it: every step succeeds, and then there is nothing left to do."""

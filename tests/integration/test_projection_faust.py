@@ -16,16 +16,18 @@ import yaml
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from controlplane.devstack.elasticsearch import credentials
+from controlplane.domain.status import KeyStatus, converged, to_wire
 from controlplane.log import codec
 from controlplane.log.kafka import KafkaLog, open_kafka
 from controlplane.log.ports import Commit, Outgoing, Place, Stream
 from controlplane.projection import faust_projector
+from controlplane.projection.documents import documents
 from controlplane.projection.elasticsearch import ElasticsearchStore
 from controlplane.projection.elasticsearch_address import Address
 from controlplane.projection.faust_projector import FaustProjector, group_of
 from controlplane.projection.ports import StoreUnavailable
 from controlplane.projection.projector import Pace, Retention
-from controlplane.projection.queries import EventFilter, MetricFilter
+from controlplane.projection.queries import EventFilter, MetricFilter, StatusFilter
 from controlplane.projection.rebuilding import rebuild_beside
 from controlplane.telemetry.metrics import Metrics
 from schemas.names import event_id, timestamp
@@ -120,6 +122,42 @@ async def commit(log: KafkaLog, *events: dict | bytes, metrics: tuple[dict, ...]
     await writer.close()
 
 
+def stated(name: int | str, **fields) -> Outgoing:
+    known = converged(KeyStatus(f"acme/cache.redis_user/{name}", **{"revision": 1, **fields}), BEGUN, str(name))
+    return Outgoing(known.key, codec.encode(to_wire(known)))
+
+
+def forgotten(name: int | str) -> Outgoing:
+    return Outgoing(f"acme/cache.redis_user/{name}", None)
+
+
+async def state(log: KafkaLog, *statuses: Outgoing, shard: int = 0) -> None:
+    writer = await log.journal.open_shard(shard)
+    await writer.commit(Commit(statuses=statuses))
+    await writer.close()
+
+
+async def generations(store: ElasticsearchStore) -> dict[str, int]:
+    """What is found of all settings: the generation that each was observed at."""
+    found: dict[str, int] = {}
+    after = ""
+    while True:
+        page = await store.statuses(StatusFilter("acme", limit=1000, after=after))
+        found |= {item["name"]: item["observed_generation"] for item in page.items}
+        if page.next_cursor is None:
+            return found
+        after = page.next_cursor
+
+
+async def observed(store: ElasticsearchStore, expected: dict[str, int]) -> None:
+    async def same() -> bool:
+        with contextlib.suppress(StoreUnavailable):
+            return await generations(store) == expected
+        return False
+
+    await until(same, f"{len(expected)} statuses are found, each the newest")
+
+
 async def numbers(store: ElasticsearchStore) -> list[int]:
     """Of all events that are found, however many."""
     found, cursor = [], None
@@ -168,6 +206,57 @@ async def test_what_was_never_committed_is_never_found(log: KafkaLog, store: Ela
         await producer.stop()
         await commit(log, event(2))
         await shows(store, 1, 2)
+
+
+async def test_the_newest_status_of_each_setting_is_found_until_it_is_gone(log: KafkaLog, store: ElasticsearchStore):
+    mark = Outgoing("#settings", codec.encode({"settings_position": 3}))
+    await state(log, *(stated("app", observed_generation=n) for n in range(5)), mark, stated("old"))
+    async with projecting(log, store) as projector:
+        await observed(store, {"app": 4, "old": 0})
+        await state(log, stated("app", observed_generation=7), forgotten("old"), stated("new"))
+        await observed(store, {"app": 7, "new": 0})
+        await state(log, stated("app", observed_generation=8, revision=2), shard=1)  # its target was changed
+        await observed(store, {"app": 8, "new": 0})
+        await state(log, forgotten("app"), stated("new", observed_generation=1))
+        await observed(store, {"app": 8, "new": 1})
+
+        async def committed() -> bool:
+            return projector.position.get(Place(Stream.STATUS, 0), 0) >= 12 and projector.lag.records == 0
+
+        await until(committed, "the group has committed what it projected")
+    assert await store.dead_letters() == []
+
+
+async def test_a_status_that_comes_again_after_a_newer_one_changes_nothing(log: KafkaLog, store: ElasticsearchStore):
+    """As from a projector that lost its partitions while Elasticsearch took its batch."""
+    await state(log, stated("app", observed_generation=1), stated("old"))
+    late = await log.journal.read(Place(Stream.STATUS, 0), 0)
+    await state(log, stated("app", observed_generation=2), forgotten("old"))
+    async with projecting(log, store):
+        await observed(store, {"app": 2})
+        assert await store.put(documents(late)) == []
+        await store.refresh()
+        assert await generations(store) == {"app": 2}
+
+
+async def test_a_status_that_is_none_is_put_aside_and_what_was_known_stays(log: KafkaLog, store: ElasticsearchStore):
+    await state(log, stated("app", observed_generation=1))
+    async with projecting(log, store):
+        await observed(store, {"app": 1})
+        strange = codec.encode({**codec.decode(stated("odd").data or b""), "observed_generation": "many"})
+        await state(log, Outgoing("acme/cache.redis_user/app", b"\xc1"), Outgoing("acme/cache.redis_user/odd", strange))
+        await state(log, stated("new"))
+        await observed(store, {"app": 1, "new": 0})
+
+        async def both() -> bool:
+            return len(await store.dead_letters()) == 2
+
+        await until(both, "both dead letters are noted")
+    letters = await store.dead_letters()
+    assert sorted((letter["stream"], letter["key"][-3:]) for letter in letters) == [
+        ("status", "app"),
+        ("status", "odd"),
+    ]
 
 
 async def test_poison_is_put_aside_where_all_can_see_it_and_the_rest_goes_on(log: KafkaLog, store: ElasticsearchStore):
@@ -253,12 +342,19 @@ async def test_a_projector_that_is_killed_again_and_again_loses_nothing_and_writ
     url = f"{address.url}?prefix={address.prefix}"
     config = {"url": url, "username": "coreplane", "password": {"from_file": "password"}, "member": "one"}
     total = 0
+    newest: dict[str, int] = {}
     for begun in range(3):
         async with project_process(log, config, tmp_path) as process:
             seen = len(await numbers(store))
             for shard in range(SHARDS):
                 await commit(log, *(event(total + n) for n in range(1500)), shard=shard)
                 total += 1500
+                await state(
+                    log, *(stated(f"{shard}-{n % 300}", observed_generation=total + n) for n in range(900)), shard=shard
+                )
+                await state(log, *(forgotten(f"{shard}-{n}") for n in range(begun * 10)), shard=shard)
+                newest |= {f"{shard}-{n}": total + 600 + n for n in range(300)}
+                newest = {name: at for name, at in newest.items() if int(name.split("-")[1]) >= begun * 10}
 
             async def some(seen: int = seen) -> bool:
                 assert process.returncode is None, (tmp_path / "project.log").read_text()[-3000:]
@@ -269,6 +365,7 @@ async def test_a_projector_that_is_killed_again_and_again_loses_nothing_and_writ
             await until(some, f"the projector of round {begun} writes")
     async with project_process(log, config, tmp_path) as process:
         await shows(store, *range(total))
+        await observed(store, newest)
         process.terminate()
         assert await process.wait() == 0, (tmp_path / "project.log").read_text()[-3000:]
 
@@ -282,6 +379,8 @@ async def test_a_rebuild_beside_the_writing_loses_nothing_and_is_never_seen_half
     await commit(log, *(event(n) for n in range(3000)))
     async with projecting(log, store):
         await shows(store, *range(3000))
+        await state(log, stated("app"), stated("old"), forgotten("old"))
+        await observed(store, {"app": 0})
         rebuilding = asyncio.create_task(rebuild_beside(log, opened, retention=FOR_EVER, pace=PACE))
         counts = []
         number = 3000
@@ -289,10 +388,13 @@ async def test_a_rebuild_beside_the_writing_loses_nothing_and_is_never_seen_half
             await commit(log, *(event(number + n) for n in range(20)), shard=number % SHARDS)
             number += 20
             counts.append(len(await numbers(store)))
+            assert set(await generations(store)) == {"app"}
         assert await rebuilding == 2
         assert min(counts) >= 3000
         assert await store.generations.live() == 2
         await shows(store, *range(number))
+        await state(log, stated("app", observed_generation=5))
+        await observed(store, {"app": 5})
         await commit(log, event(number))
         await shows(store, *range(number + 1))
         assert set((await store.generations.there()).values()) == {2}

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from controlplane.log.memory import MemoryLog
-from controlplane.log.ports import Commit, Place, Stream
+from controlplane.log.ports import Commit, Outgoing, Place, Stream
 from controlplane.log.sqlite import open_sqlite
 from controlplane.projection.ports import DocumentRefused, StoreDamaged, StoreUnavailable
 from controlplane.projection.projector import Pace, Projector, Retention, rebuild
-from controlplane.projection.queries import EventFilter, MetricFilter
+from controlplane.projection.queries import EventFilter, MetricFilter, StatusFilter
 from controlplane.projection.sqlite import SqliteStore
 from controlplane.telemetry.metrics import Metrics
 from schemas.names import timestamp
@@ -80,6 +80,30 @@ async def numbers(store, **wanted):
     return [item["details"]["number"] for item in page.items]
 
 
+async def stated(store, **fields):
+    """The names of all settings whose status has these fields."""
+    found, after = [], ""
+    while after is not None:
+        page = await store.statuses(StatusFilter("acme", limit=1000, after=after))
+        found += [item["name"] for item in page.items if fields.items() <= item.items()]
+        after = page.next_cursor
+    return found
+
+
+async def state(log, *statuses, gone=(), shard=0):
+    writer = await log.journal.open_shard(shard)
+    tombstones = [Outgoing(status.key, None) for status in gone]
+    await writer.commit(Commit(statuses=[*map(victim.stated, statuses), *tombstones]))
+
+
+async def states(store, *expected, **fields):
+    async def same():
+        with contextlib.suppress(StoreUnavailable):
+            return await stated(store, **fields) == list(expected)
+
+    await until(same, f"statuses of {expected} are found")
+
+
 async def shows(store, *expected):
     async def same():
         with contextlib.suppress(StoreUnavailable):
@@ -101,6 +125,7 @@ async def content(store):
     answers += [await store.events(EventFilter("acme", limit=1000, text=text)) for text in texts]
     shapes = ({}, {"interval_s": 60.0}, {"interval_s": 7.0, "aggregate": "p95"})
     answers += [await store.metrics(MetricFilter("acme", limit=1000, **shape)) for shape in shapes]
+    answers += [await store.statuses(StatusFilter("acme", limit=1000, text=text)) for text in (None, "s3-7*")]
     answers.append(await store.metric_types("acme"))
     answers.append(await store.evidence("acme", "cache", 1_767_225_600.0, 1_767_325_600.0))
     answers.append(await store.dead_letters(1000))
@@ -123,6 +148,37 @@ async def test_what_is_committed_is_found_and_lag_goes_back_to_nothing(log, stor
 
         await until(caught_up, "no lag")
         assert projector.degraded is None
+
+
+async def test_the_newest_status_of_each_setting_is_found_until_it_is_gone(log, store):
+    first, second = victim.status(1), victim.status(2)
+    await state(log, first, second)
+    async with following(log, store) as projector:
+        await states(store, "s0-1", "s0-2")
+        await state(log, victim.status(1, observed_generation=3))
+        await states(store, "s0-1", observed_generation=3)
+        await state(log, gone=[first])
+        await states(store, "s0-2")
+
+        async def caught_up():
+            return projector.lag.records == 0
+
+        await until(caught_up, "no lag")
+    await state(log, victim.status(4), gone=[second])
+    async with following(log, store):
+        await states(store, "s0-4")
+    assert await store.dead_letters() == []
+
+
+async def test_a_status_that_moved_to_another_shard_stays_when_the_old_one_forgets_it(log, store):
+    await state(log, *(victim.status(9) for _ in range(5)))
+    async with following(log, store):
+        await states(store, "s0-9")
+        await state(log, victim.status(9, revision=99), shard=3)
+        await states(store, "s0-9", revision=99)
+        await state(log, victim.status(1), gone=[victim.status(9)])
+        await states(store, "s0-1", "s0-9")
+        assert await stated(store, revision=99) == ["s0-9"]
 
 
 async def test_a_second_projector_goes_on_where_the_first_stood(log, store):
@@ -331,13 +387,16 @@ async def test_a_rebuild_gives_identical_answers(tmp_path):
     async with following(log, store) as projector:
 
         async def all_there():
-            return sum((await store.positions()).values()) == 6000
+            return sum((await store.positions()).values()) == 6000 + victim.STATUSES
 
         await until(all_there, "all projected")
     before = await content(store)
     done = await rebuild(log.journal, store)
-    assert tuple(done) == (6000, 8)
+    marks = victim.SHARDS
+    assert tuple(done) == (6000 + victim.SETTINGS + marks, 8)
     assert await content(store) == before
+    assert len(await stated(store, observed_generation=7)) == 50 * victim.SHARDS
+    assert len(await stated(store)) == 450 * victim.SHARDS
     assert projector.degraded is None
     await store.close()
     await log.close()
@@ -345,7 +404,7 @@ async def test_a_rebuild_gives_identical_answers(tmp_path):
 
 async def test_killed_between_and_inside_batches_nothing_is_lost_and_nothing_doubled(tmp_path):
     events, metrics, path = 12_000, 6_000, tmp_path / "projection.db"
-    total = events + metrics
+    total = events + metrics + victim.STATUSES
     draw = random.Random(11)
     for share in (0.1, 0.3, 0.5, 0.7, 0.9):
         await asyncio.to_thread(_run_until_killed, path, events, metrics, int(total * share), draw.uniform(0, 0.02))

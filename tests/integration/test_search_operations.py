@@ -10,7 +10,8 @@ import pytest
 
 from reconcilers.contract import TerminalError, TransientError
 from reconcilers.registry import SERVICES
-from tests.integration.search_world import INDEX, KINDS, SearchWorld, login, opened
+from tests.integration.backend_world import KINDS
+from tests.integration.search_world import INDEX, SearchWorld, login, opened
 
 pytestmark = pytest.mark.integration
 

@@ -22,7 +22,7 @@ from reconcilers.contract import Result, TerminalError, TransientError, Unreacha
 from reconcilers.storage import s3
 from reconcilers.storage.s3 import Unanswered, bucket_path
 from tests.e2e.conditions import condition_of, phase, until
-from tests.integration.cache_world import ClosedFence, DictSecrets
+from tests.integration.backend_world import ClosedFence, DictSecrets
 from tests.integration.storage_world import BUCKET, World, driven, fresh, target, world
 from tests.integration.test_storage_logins import FIRST, POLICY, USER, as_user, known
 from tests.servers import DaemonProcess, started

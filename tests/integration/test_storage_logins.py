@@ -10,7 +10,7 @@ import pytest
 from reconcilers.contract import Result
 from reconcilers.storage import iam
 from reconcilers.storage.s3 import Refused, Request, bucket_path
-from tests.integration.cache_world import DictSecrets
+from tests.integration.backend_world import DictSecrets
 from tests.integration.storage_world import BUCKET, World, client_of, fresh, login, world
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -104,7 +104,7 @@ async def test_a_user_waits_for_the_policy_and_the_group_that_it_is_to_have(mini
     name, policy, group = fresh("u"), fresh("p"), fresh("g")
     value = {"access_key": name, "secret_key": FIRST, "policies": [policy], "groups": [group]}
     async with world(minio_server, known(minio_server)) as w:
-        made, joined, _ = await w.declare(USER, value)
+        made, joined = await w.declare(USER, value)
         assert made.result is Result.SUCCEEDED
         assert joined.error is not None
         assert joined.error.reason == "XMinioAdminNoSuchGroup"

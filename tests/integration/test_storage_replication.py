@@ -16,7 +16,7 @@ from reconcilers.storage import replication
 from reconcilers.storage.model import Versioning, versioning_document
 from reconcilers.storage.s3 import Refused, bucket_path
 from tests.e2e.conditions import until
-from tests.integration.cache_world import DictSecrets
+from tests.integration.backend_world import DictSecrets
 from tests.integration.storage_world import BUCKET, World, fresh, world
 from tests.servers import SharedServer, started
 

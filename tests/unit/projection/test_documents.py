@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controlplane.domain.status import Condition, KeyStatus, public, to_wire
 from controlplane.log import codec
 from controlplane.log.ports import Entry, Place, Stream
-from controlplane.projection.documents import documents, positions_after, rfc3339
+from controlplane.projection.documents import Batch, documents, positions_after, rfc3339
 from schemas.names import parse_timestamp, timestamp
 
 EVENT = {
@@ -140,3 +141,75 @@ def test_a_time_survives_the_way_through_microseconds(instant):
     (document,) = documents([entry({**EVENT, "timestamp": text})]).events
     assert rfc3339(document.at_us) == text
     assert document.at_us == round(parse_timestamp(text) * 1_000_000)
+
+
+STATUS = KeyStatus(
+    "acme/cache.redis_user/app",
+    revision=7,
+    conditions=(Condition("Ready", "False", "SecretNotFound", "no variable X", "2026-01-02T03:04:05Z"),),
+    drift=(("/keys/0", {"a": [1, None]}, "app:*"),),
+    remembered=(("fingerprint", "for the next owner"),),
+)
+
+
+def stated(offset, key=STATUS.key, *, shard=3, **fields):
+    return Entry(Stream.STATUS, shard, offset, key, codec.encode({**to_wire(STATUS), "key": key, **fields}))
+
+
+def test_a_status_becomes_a_document_without_what_only_a_takeover_needs():
+    (document,) = documents([stated(41, of_a_newer_writer=1)]).statuses
+    assert (document.id, document.version, document.revision) == ("3/acme/cache.redis_user/app", 42, 7)
+    assert (document.tenant, document.service_name, document.phase) == ("acme", "cache", "Pending")
+    assert (list(document.conditions), list(document.reasons)) == (["Ready=False"], ["SecretNotFound"])
+    assert document.text.split() == [
+        *("acme/cache.redis_user/app", "SecretNotFound", "no", "variable", "X", "/keys/0", "a", "1", "app:*")
+    ]
+    told = json.loads(document.body)
+    assert told == {
+        **public(STATUS),
+        **{name: told[name] for name in ("setting", "tenant", "setting_type", "name")},
+    } | {
+        "service_name": "cache",
+        "revision": 7,
+    }
+    assert "for the next owner" not in document.body
+
+
+def test_of_the_statuses_of_one_setting_in_one_shard_only_the_newest_goes_out():
+    tombstone = Entry(Stream.STATUS, 3, 9, "acme/cache.redis_user/old", None)
+    entries = [stated(5), stated(6, "acme/cache.redis_user/old"), stated(8), tombstone, stated(2, shard=1)]
+    found = {(one.id, one.version): one.body is None for one in documents([*entries, stated(5)]).statuses}
+    assert found == {
+        ("3/acme/cache.redis_user/app", 9): False,
+        ("3/acme/cache.redis_user/old", 10): True,
+        ("1/acme/cache.redis_user/app", 3): False,
+    }
+
+
+def test_a_shards_own_records_are_nothing_to_project():
+    entries = [Entry(Stream.STATUS, 0, 1, "#settings", b"anything"), Entry(Stream.STATUS, 0, 2, "#taken", None)]
+    assert documents(entries) == Batch([], [], [], [])
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (Entry(Stream.STATUS, 0, 1, "acme/cache.redis_user/app", b"\xc1"), "not a msgpack map"),
+        (Entry(Stream.STATUS, 0, 1, "nobody", None), "not a setting's"),
+        (stated(1, conditions=7), "not iterable"),
+        (stated(1, revision="newest"), "not a number"),
+        (Entry(Stream.STATUS, 0, 1, "acme/cache.redis_user/b", codec.encode(to_wire(STATUS))), "it is of"),
+        (stated(1, drift=[{"path": "/a", "desired": b"raw", "observed": 1}]), "not JSON"),
+    ],
+)
+def test_a_status_that_is_none_becomes_a_dead_letter_that_says_why(record, reason):
+    (letter,) = documents([record]).dead_letters
+    assert reason in letter.reason
+    assert (letter.stream, letter.offset) == ("status", 1)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(to_wire(STATUS))), json_values))
+def test_a_status_of_any_content_becomes_a_document_or_a_dead_letter(fields):
+    record = Entry(Stream.STATUS, 0, 1, STATUS.key, codec.encode({**to_wire(STATUS), **fields}))
+    batch = documents([record])
+    assert len(batch.statuses) + len(batch.dead_letters) == 1

@@ -7,9 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controlplane.domain.status import Condition, KeyStatus, LastAction, to_wire
+from controlplane.log.codec import encode
+from controlplane.log.ports import Entry, Stream
 from controlplane.projection import elasticsearch_address, elasticsearch_layout, elasticsearch_questions
-from controlplane.projection.documents import event_document, metric_document
-from controlplane.projection.elasticsearch_layout import Names, day_of, event_action, event_of, generation_of
+from controlplane.projection.documents import documents, event_document, metric_document
+from controlplane.projection.elasticsearch_layout import (
+    Names,
+    day_of,
+    event_action,
+    event_of,
+    generation_of,
+    status_action,
+    status_of,
+)
 from schemas.names import timestamp
 
 NAMES = Names("cp", 3)
@@ -84,6 +95,42 @@ def test_names_of_others_are_not_ours():
     assert generation_of("cp-events") is None
     assert day_of(NAMES.meta) is None
     assert NAMES.alias_of(NAMES.dead_letters) == "cp-deadletters"
+
+
+@given(desired=JSON, observed=JSON)
+def test_any_status_comes_back_as_it_was(desired, observed):
+    status = KeyStatus(
+        "acme/cache.redis_user/app",
+        revision=3,
+        conditions=(Condition("Ready", "False", "Drifted", "differs", timestamp(0)),),
+        drift=(("/a", desired, observed),),
+        last_action=LastAction("SetUser", "failed", timestamp(0), 2),
+    )
+    try:
+        (document,) = documents([Entry(Stream.STATUS, 1, 4, status.key, encode(to_wire(status)))]).statuses
+        action = status_action(NAMES, document)
+    except (UnicodeEncodeError, OverflowError):
+        return  # half a character is no text, and msgpack has an end of numbers
+    source = msgspec.json.decode(action.source)
+    assert status_of({name: source[name] for name in source if name != "text"}) == msgspec.json.decode(document.body)
+    allowed = elasticsearch_layout.templates("cp")["cp-status"]["template"]["mappings"]["properties"]
+    assert set(source) <= set(allowed), "mappings are strict"
+
+
+def test_a_status_replaces_what_is_older_and_a_tombstone_deletes_it():
+    known = encode(to_wire(KeyStatus("acme/cache.redis_user/app")))
+    entries = [
+        Entry(Stream.STATUS, 1, 4, "acme/cache.redis_user/app", known),
+        Entry(Stream.STATUS, 1, 7, "a/b.c/d", None),
+    ]
+    index, delete = (status_action(NAMES, one).line.split(b"\n") for one in documents(entries).statuses)
+    head = {"_index": "cp-status-g3", "version_type": "external"}
+    assert msgspec.json.decode(index[0]) == {"index": {**head, "_id": "1/acme/cache.redis_user/app", "version": 5}}
+    assert msgspec.json.decode(delete[0]) == {"delete": {**head, "_id": "1/a/b.c/d", "version": 8}}
+    assert (len(index), delete[1:]) == (3, [b""])
+    assert generation_of(NAMES.statuses) == 3
+    assert NAMES.alias_of(NAMES.statuses) == "cp-status"
+    assert day_of(NAMES.statuses) is None, "no retention takes it"
 
 
 def test_a_metric_comes_back_with_its_tags_in_order():
