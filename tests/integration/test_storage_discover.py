@@ -10,8 +10,7 @@ import pytest
 from reconcilers.storage import model
 from reconcilers.storage.s3 import Request
 from reconcilers.storage.survey import Survey
-from tests.integration.storage_world import BUCKET, fresh, world
-from tests.integration.test_storage_logins import FIRST, GROUP, KEY, POLICY, USER, known, reads
+from tests.integration.storage_world import BUCKET, FIRST, GROUP, KEY, POLICY, USER, fresh, reads, with_passwords, world
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -44,7 +43,7 @@ async def test_users_policies_groups_and_keys_converge_as_they_are_found_once_th
     minio_server: Any,
 ):
     user, policy, group, key = fresh("u"), fresh("p"), fresh("g"), fresh("k")
-    async with world(minio_server, known(minio_server)) as w:
+    async with world(minio_server, with_passwords(minio_server)) as w:
         await w.settled(POLICY, {"policy": policy, "document": reads("some")})
         await w.settled(GROUP, {"group": group, "policies": [policy]})
         await w.settled(USER, {"access_key": user, "secret_key": FIRST, "policies": [policy], "groups": [group]})
