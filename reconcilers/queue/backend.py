@@ -45,7 +45,7 @@ from reconcilers.queue.kafka_users import Users
 from reconcilers.queue.model import TOPIC, TOPIC_ID
 from reconcilers.queue.route_plan import InstallRoute, RemoveRoute
 from reconcilers.queue.routes import Routes
-from reconcilers.queue.routing import ROUTE, canary_topic, table_topic
+from reconcilers.queue.routing import ROUTE, canary_topic
 from reconcilers.queue.settling import Settling
 from reconcilers.queue.steps import (
     AcceptRecreated,
@@ -93,7 +93,7 @@ class QueueBackend:
             GROUP: kafka_groups.observe,
         }
         place = (connection.tenant, connection.target)
-        self.reserved = connection.reserved | {table_topic(*place)}
+        self.reserved = connection.reserved
         """What the control plane keeps for itself in the cluster: see `own`."""
         self.client_options = login.client_options(self._target, connection.secrets)
         """For aiokafka."""
@@ -219,8 +219,13 @@ class QueueBackend:
 
     def refuse_own(self, topic: str) -> None:
         """Raise when the topic is where this control plane keeps its own records."""
-        if topic in self.reserved:
-            raise own.topic(topic)
+        why = own.topic(self.reserved, topic)
+        if why is not None:
+            raise why
+
+    def is_own(self, topic: str) -> bool:
+        """True when `refuse_own` would."""
+        return own.topic(self.reserved, topic) is not None
 
     async def close(self) -> None:
         """See the contract."""

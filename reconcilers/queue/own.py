@@ -15,11 +15,13 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from reconcilers.contract import TerminalError
+from reconcilers.queue import routing
 from reconcilers.queue.access import ACL, DEFAULT, QUOTA, USER, Rates, principal_of
 from reconcilers.queue.model import TOPIC
 from reconcilers.queue.routing import ROUTE
 
 EVERYBODY = "User:*"
+OURS: Final = (routing.TABLES, routing.CANARIES)
 CLIENT_ID: Final = "coreplane"
 """By which all clients of the daemon are known to the cluster."""
 ANONYMOUS: Final = "ANONYMOUS"
@@ -45,7 +47,7 @@ class Selves(NamedTuple):
 def affair(reserved: frozenset[str], setting_type: str, name: str, desired: Any) -> TerminalError | None:
     """Why an object isn't touched, whatever is declared of it."""
     if setting_type == TOPIC:
-        return topic(name) if name in reserved else None
+        return topic(reserved, name)
     if setting_type == ROUTE:
         return _route(reserved, desired)
     principal = principal_of(name) if setting_type == USER else name
@@ -104,10 +106,20 @@ def _effective(limits: Mapping[str, Rates], chain: list[str], key: str) -> float
     return next((limits[entity][key] for entity in chain if key in limits.get(entity, {})), None)
 
 
-def topic(name: str) -> TerminalError:
-    """Why a topic isn't touched."""
+def topic(reserved: frozenset[str], name: str) -> TerminalError | None:
+    """Why a topic isn't touched. Tables of routes are nobody's but their router's, whichever target's they are."""
+    if name not in reserved and not name.startswith(OURS):
+        return None
     msg = f"{name} is where this control plane keeps its own records"
     return TerminalError(msg, reason="OwnTopic")
+
+
+def group(name: str) -> TerminalError | None:
+    """Why a group's offsets aren't touched."""
+    if not name.startswith(routing.ROUTERS):
+        return None
+    msg = f"group {name} is where routers keep how far they are: messages would be lost, or come twice"
+    return TerminalError(msg, reason="OwnGroup")
 
 
 def _user(principal: str) -> TerminalError:
@@ -120,4 +132,4 @@ def _route(reserved: frozenset[str], definition: str | None) -> TerminalError | 
         return None
     route = json.loads(definition)
     written = [*route["to"], route.get("on_error", {}).get("dead_letter")]
-    return next((topic(name) for name in written if name in reserved), None)
+    return next((why for name in written if name is not None and (why := topic(reserved, name))), None)

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from reconcilers.contract import TerminalError
 from reconcilers.queue.data import publish
 from reconcilers.queue.operations import OPERATIONS
-from reconcilers.queue.routing import dead_letter, table_topic
+from reconcilers.queue.routing import dead_letter, router_group, table_topic
 from schemas.queue_operations import Outgoing
 from tests.integration.backend_world import DictSecrets
 from tests.integration.queue_world import by_hand, plain, unique, world
@@ -230,7 +230,14 @@ async def test_the_control_plane_leaves_its_own_records_alone(kafka_broker):
         with pytest.raises(TerminalError) as limit:
             await one.look("queue.quota", {"user": "coreplane", "quotas": {"request_percentage": 0.01}})
         assert limit.value.reason == "SelfThrottled"
-        for topic in ("coreplane.settings", table_topic("default", "main")):
+        for name, request in (
+            ("delete_group", {}),
+            ("reset_offsets", {"to": {"at": "earliest"}, "plan": "any"}),
+        ):
+            with pytest.raises(TerminalError) as refused:
+                await operate(one, name, group=router_group("default", "another"), **request)
+            assert refused.value.reason == "OwnGroup"
+        for topic in ("coreplane.settings", table_topic("default", "main"), table_topic("acme", "another")):
             for name, request in (
                 ("purge", {"topic": topic, "before": {"at": "latest"}}),
                 ("publish", {"topic": topic, "messages": [{"value": "x"}]}),

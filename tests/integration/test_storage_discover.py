@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -104,3 +105,25 @@ async def test_a_walk_tells_what_is_cold_what_will_expire_and_which_uploads_were
         found = await told(Survey(w.client, cold_s=-60))
         assert (found["bucket_cold_objects"], found["bucket_cold_bytes"]) == (5, 25)
         assert {one.metric_type for one in await w.backend.sample()} >= {"bucket_cold_bytes", "capacity_bytes"}
+
+
+async def test_huge_buckets_hold_up_no_walk_of_others_and_are_gone_on_with_where_it_was(minio_server: Any):
+    huge, small = [fresh("huge") for _ in range(6)], fresh("small")
+    async with world(minio_server) as w:
+        for bucket in (*huge, small):
+            await w.settled(BUCKET, {"bucket": bucket})
+        for number in range(10):
+            await asyncio.gather(*(w.put_object(bucket, f"{number}", b"12345") for bucket in huge))
+        await w.put_object(small, "only", b"1")
+        seen = dict(w.backend._buckets.seen())
+        held = [(bucket, seen[bucket]) for bucket in (*huge, small)]
+        survey = Survey(w.client, cold_s=-60, page=1)
+        ended = dict[str, tuple[int, float]]()
+        for look in range(1, 20):
+            for one in await survey.look(held):
+                if one.metric_type == "bucket_cold_objects":
+                    ended[one.tags["bucket"]] = (look, one.value)
+        assert ended.pop(small) == (2, 1), "after the five that came before it"
+        assert sorted(ended) == sorted(huge)
+        assert {count for _, count in ended.values()} == {10}, "nothing is counted twice, or left out"
+        assert max(look for look, _ in ended.values()) <= 7, "sixty pages and one, ten each time"

@@ -11,7 +11,7 @@ from reconcilers.queue import own
 from reconcilers.registry import SERVICES
 
 KINDS = {kind.setting_type: kind for kind in SERVICES["queue"].kinds}
-RESERVED = frozenset({"coreplane.settings", "coreplane.routes.default.main", "User:coreplane"})
+RESERVED = frozenset({"coreplane.settings", "User:coreplane"})
 DENIED = [
     {"resource": "topic", "name": "coreplane.", "pattern": "prefixed", "operations": ["all"], "permission": "deny"}
 ]
@@ -35,6 +35,7 @@ def reason(setting_type: str, value: dict[str, Any], *, retiring: bool = False) 
 CUTS: list[tuple[str, dict[str, Any], str]] = [
     ("queue.topic", {"topic": "coreplane.settings", "config": {"retention.ms": 1}}, "OwnTopic"),
     ("queue.topic", {"topic": "coreplane.routes.default.main"}, "OwnTopic"),
+    ("queue.topic", {"topic": "coreplane.canary.acme.other"}, "OwnTopic"),
     ("queue.user", {"username": "coreplane", "password": {"from_env": "PW"}}, "OwnUser"),
     ("queue.user", {"username": "coreplane", "password": {"from_env": "PW"}, "quotas": FEW}, "OwnUser"),
     ("queue.acl", {"principal": "User:coreplane", "acls": DENIED}, "OwnUser"),
@@ -73,7 +74,7 @@ def test_what_everybody_is_denied_it_is_denied_too():
 @pytest.mark.parametrize("place", ["to", "dead_letter"])
 def test_no_route_writes_into_its_records(place: str):
     value: dict[str, Any] = {"source": "orders", "to": ["copies"]}
-    for topic in ("coreplane.settings", "coreplane.routes.default.main"):
+    for topic in ("coreplane.settings", "coreplane.routes.acme.another-target"):
         more = {"to": ["copies", topic]} if place == "to" else {"on_error": {"dead_letter": topic}}
         assert reason("queue.route", {**value, **more}) == "OwnTopic"
 
