@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
+from controlplane.devstack.guardian import Guardian
+from controlplane.devstack.minio import MINIO
 from reconcilers.storage import model
 from reconcilers.storage.s3 import Request
 from reconcilers.storage.survey import Survey
+from tests.e2e.conditions import until
 from tests.integration.storage_world import BUCKET, FIRST, GROUP, KEY, POLICY, USER, fresh, reads, with_passwords, world
+from tests.servers import started, with_environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -104,6 +108,25 @@ async def test_a_walk_tells_what_is_cold_what_will_expire_and_which_uploads_were
         found = await told(Survey(w.client, cold_s=-60))
         assert (found["bucket_cold_objects"], found["bucket_cold_bytes"]) == (5, 25)
         assert {one.metric_type for one in await w.backend.sample()} >= {"bucket_cold_bytes", "capacity_bytes"}
+
+
+async def test_what_the_rules_removed_is_counted(tmp_path: Any, guardian: Guardian, minio_program: Any):
+    hurried = with_environment(MINIO, MINIO_SCANNER_CYCLE="1s", MINIO_SCANNER_SPEED="fastest")
+    server: Any = await started(hurried, tmp_path, minio_program, guardian)
+    async with world(server) as w:
+        await w.settled(BUCKET, {"bucket": "expires"})
+        for key in ("old/1", "old/2", "kept"):
+            await w.put_object("expires", key)
+        date = "<Expiration><Date>2020-01-01T00:00:00Z</Date></Expiration>"
+        rule = f"<Rule><ID>x</ID><Status>Enabled</Status><Filter><Prefix>old/</Prefix></Filter>{date}</Rule>"
+        await w.put_raw("expires", "lifecycle", f"<LifecycleConfiguration>{rule}</LifecycleConfiguration>")
+
+        async def removed() -> bool:
+            rows = {one.metric_type: one.value for one in await w.backend.sample()}
+            return rows["lifecycle_removed_total"] == 2
+
+        await until(removed, 120, "the server's scanner came by")
+    await server.kill()
 
 
 async def test_huge_buckets_hold_up_no_walk_of_others_and_are_gone_on_with_where_it_was(minio_server: Any):
