@@ -6,19 +6,23 @@ import itertools
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from controlplane.client.http import CoreplaneClient
 from controlplane.devstack import minio, secrets
 from reconcilers.contract import Connection
 from reconcilers.storage.backend import StorageBackend, connect
-from reconcilers.storage.s3 import S3Client, bucket_path
+from reconcilers.storage.s3 import Refused, Request, S3Client, bucket_path
 from schemas.storage import Target
 from tests.integration.backend_world import BackendWorld, DictSecrets
 from tests.servers import DaemonProcess
 
 BUCKET = "storage.bucket"
+POLICY, USER, GROUP, KEY = "storage.policy", "storage.user", "storage.group", "storage.access_key"
+CONFIG = "storage.server_config"
+FIRST, SECOND = {"from_env": "FIRST"}, {"from_env": "SECOND"}
+"""Passwords for users: `with_passwords` has them."""
 _NUMBERS = itertools.count(1)
 
 
@@ -40,6 +44,36 @@ def client_of(url: str, known: DictSecrets) -> S3Client:
     return S3Client(Connection("default", "main", value, known))
 
 
+def with_passwords(server: Any) -> DictSecrets:
+    """The administrator's login, and passwords to declare."""
+    found = login(server)
+    found.known |= {"FIRST": "first-secret-1", "SECOND": "second-secret-2"}
+    return found
+
+
+def reads(bucket: str, prefix: str = "") -> dict[str, Any]:
+    """May read a bucket. The spelling isn't the canonical one."""
+    statement = {
+        "Sid": "",
+        "Effect": "Allow",
+        "Action": ["s3:ListBucket", "s3:GetObject", "s3:GetObject", "s3:GetBucketLocation", "s3:GetBucketTagging"],
+        "Resource": [f"arn:aws:s3:::{bucket}/{prefix}*", f"arn:aws:s3:::{bucket}"],
+    }
+    return {"Version": "2012-10-17", "Statement": statement}
+
+
+async def may(url: str, name: str, secret: str, method: str, path: str) -> str:
+    """`yes`, or the code of the refusal. Logging in needs no right of its own."""
+    client = client_of(url, DictSecrets(KEY=name, SECRET=secret))
+    try:
+        await client.call(Request(method, path, body=b"x" if method == "PUT" else b""))
+    except Refused as exc:
+        return exc.code
+    finally:
+        await client.close()
+    return "yes"
+
+
 def target(url: str, secret: str = "secret") -> dict[str, Any]:
     """A target's value; the login is in the daemon's folder for secrets."""
     return {
@@ -53,8 +87,9 @@ def keep_login(daemon: DaemonProcess, server: Any) -> None:
     """Where `target` looks for it."""
     folder = daemon.data_dir / "secrets"
     folder.mkdir(exist_ok=True)
-    (folder / "name").write_text(minio.ADMIN)
-    (folder / "secret").write_text(secrets.ensure(server.place.data_dir, minio.ADMIN_SECRET))
+    ours = login(server).known
+    (folder / "name").write_text(ours["KEY"])
+    (folder / "secret").write_text(ours["SECRET"])
 
 
 @asynccontextmanager
@@ -110,3 +145,8 @@ async def world(server: Any, known: DictSecrets | None = None, **more: Any) -> A
         yield World(backend, known)
     finally:
         await backend.close()
+
+
+def as_user(server: Any, name: str, secret: str) -> AbstractAsyncContextManager[World]:
+    """The server as a declared user sees it."""
+    return world(server, DictSecrets(KEY=name, SECRET=secret))

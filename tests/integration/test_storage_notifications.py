@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from controlplane.devstack import minio
-from controlplane.devstack.backend import Place
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.minio import MINIO
 from tests.integration.storage_world import BUCKET, fresh, world
-from tests.servers import started
+from tests.servers import started, with_environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -46,12 +43,8 @@ async def test_what_is_declared_is_told_in_any_spelling_and_others_notifications
     told: tuple[str, asyncio.Queue[str]], tmp_path: Any, minio_program: Any, guardian: Guardian
 ):
     url, keys = told
-
-    def environment(place: Place) -> dict[str, str]:
-        ears = {"MINIO_NOTIFY_WEBHOOK_ENABLE_ears": "on", "MINIO_NOTIFY_WEBHOOK_ENDPOINT_ears": url}
-        return {**minio.environment(place), **ears}
-
-    server: Any = await started(replace(MINIO, environment=environment), tmp_path, minio_program, guardian)
+    ears = {"MINIO_NOTIFY_WEBHOOK_ENABLE_ears": "on", "MINIO_NOTIFY_WEBHOOK_ENDPOINT_ears": url}
+    server: Any = await started(with_environment(MINIO, **ears), tmp_path, minio_program, guardian)
     bucket = fresh("told")
     ours = {"id": "created", "arn": ARN, "events": ["s3:ObjectCreated:*"], "prefix": "in/", "suffix": ".csv"}
     single = {"id": "put", "arn": ARN, "events": ["s3:ObjectRemoved:Delete", "s3:ObjectAccessed:Get"]}
