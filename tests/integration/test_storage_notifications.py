@@ -11,7 +11,7 @@ from aiohttp import web
 
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.minio import MINIO
-from tests.integration.storage_world import BUCKET, fresh, world
+from tests.integration.storage_world import BUCKET, CONFIG, fresh, world
 from tests.servers import started, with_environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -53,6 +53,11 @@ async def test_what_is_declared_is_told_in_any_spelling_and_others_notifications
         "<Filter><S3Key><FilterRule><Name>prefix</Name><Value>x/</Value></FilterRule></S3Key></Filter></QueueConfiguration>"
     )
     async with world(server) as w:
+        plan = await w.look(
+            CONFIG, {"subsystem": "notify_webhook:ears", "settings": {"endpoint": "http://127.0.0.1:1/"}}
+        )
+        assert plan.blocked is not None
+        assert (plan.steps, plan.blocked.reason) == ((), "Overridden")
         await w.settled(BUCKET, {"bucket": bucket})
         await w.put_raw(bucket, "notification", f"<NotificationConfiguration>{theirs}</NotificationConfiguration>")
         await w.settled(BUCKET, {"bucket": bucket, "notifications": [ours, single]})
@@ -65,3 +70,29 @@ async def test_what_is_declared_is_told_in_any_spelling_and_others_notifications
         assert "<Id>created</Id>" in held
         assert "<Id>put</Id>" not in held
     await server.kill()
+
+
+async def test_a_receiver_is_declared_counts_from_the_next_start_on_and_is_told(
+    told: tuple[str, asyncio.Queue[str]], own_minio: Any
+):
+    url, keys = told
+    receiver = {"subsystem": "notify_webhook:ears", "settings": {"enable": "on", "endpoint": url, "queue_limit": "50"}}
+    created = {"id": "created", "arn": ARN, "events": ["s3:ObjectCreated:Put"]}
+    async with world(own_minio) as w:
+        plan = await w.look(CONFIG, receiver)
+        assert plan.warnings == ("it counts from the server's next start on",)
+        (outcome,) = await w.take(plan)
+        assert outcome.error is None
+        waiting = await w.look(CONFIG, receiver)
+        assert (waiting.steps, waiting.converged) == ((), False), "it isn't set again and again"
+        assert waiting.wait_reason == "it is set, and counts from the server's next start on"
+        other = {**receiver, "settings": {**receiver["settings"], "queue_limit": "60"}}
+        (outcome,) = await w.declare(CONFIG, other)
+        assert outcome.error is None
+    await own_minio.restart()
+    async with world(own_minio) as w:
+        assert (await w.look(CONFIG, other)).converged
+        await w.settled(BUCKET, {"bucket": "told", "notifications": [created]})
+        await w.put_object("told", "orders.csv", b"1")
+        async with asyncio.timeout(60):
+            assert await keys.get() == "told/orders.csv"
