@@ -541,6 +541,9 @@ class Service:
     formats: tuple[FileFormat, ...] = ()
     places: Callable[[Any], Hashable] | None = None
     """(target's value) → where it is, in one spelling: targets of equal places are one backend, whoever declares them."""
+    identified: bool = False
+    """The incarnation of a backend is the identity of the server, however it is reached: targets of equal ones are one backend,
+    too."""
     streams: str | None = None
     """What its backends stream, as it stands in paths (`objects`): they are `Streamed`. None: nothing."""
     streams_confined: bool = False

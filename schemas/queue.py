@@ -90,7 +90,7 @@ class Target(Value):
 
     @property
     def place(self) -> tuple[tuple[str, int], ...]:
-        """Host and port of every server, in one spelling. The same cluster by others of its servers isn't recognised."""
+        """Host and port of every server, in one spelling."""
         found = (server.rpartition(":") for server in self.bootstrap_servers)
         return tuple(
             sorted({("localhost" if host in _LOOPBACK else host.lower(), int(port)) for host, _, port in found})

@@ -382,7 +382,7 @@ class Query(Value):
     """Always applied, in addition: the tenant's own documents, say."""
     profile: bool = False
     label: Annotated[str, Field(max_length=64)] | None = None
-    """What the analytics call it; None: the text of the query."""
+    """What the analytics call it; None: its shape, without what people typed."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -391,6 +391,17 @@ class Query(Value):
             msg = f"body must not hold {', '.join(sorted(taken))}: they are fields of the request"
             raise ValueError(msg)
         return self
+
+
+class Click(Value):
+    """Request of `search.click`: somebody took a hit of a `search.query`."""
+
+    index: Name
+    """Name of the `search.index`."""
+    counted_as: Annotated[str, Field(min_length=1, max_length=64)]
+    """As the query's answer says."""
+    position: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Where the hit stood, from 1."""
 
 
 class Suggest(Value):
@@ -462,3 +473,11 @@ class Advise(Value):
     """Request of `search.advise`: what to do about a target, with the evidence."""
 
     target: Name
+
+
+class Effective(Value):
+    """Request of `search.effective`: which indices are as the templates that match them say now."""
+
+    target: Name
+    match: Pattern = "*"
+    """Of names of indices."""

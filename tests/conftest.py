@@ -20,7 +20,7 @@ from controlplane.devstack.ports import LOOPBACK
 from controlplane.devstack.process import Server
 from controlplane.devstack.redis import REDIS
 from tests.kafka_cluster import KafkaCluster
-from tests.servers import DaemonProcess, SharedServer, elasticsearch_in, kafka_in, program_of, started
+from tests.servers import DaemonProcess, SharedServer, elasticsearch_in, kafka_in, minio_in, program_of, started
 
 SUITES = ("unit", "architecture", "contract", "simulation", "integration", "e2e")
 """Fast ones first: a mistake shows early."""
@@ -175,18 +175,19 @@ def minio_program() -> provision.Program:
 
 
 @pytest.fixture(scope="session")
-def minio_server(
-    tmp_path_factory: pytest.TempPathFactory, guardian: Guardian, minio_program: provision.Program
-) -> Iterator[SharedServer]:
+def minio_server(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -> Iterator[SharedServer]:
     """One MinIO for the run; every test has buckets and users under a prefix of its own."""
-    folder = tmp_path_factory.mktemp("minio")
-
-    async def start() -> Server:
-        return await started(MINIO, folder, minio_program, guardian)
-
-    server = SharedServer(start)
+    server = minio_in(tmp_path_factory.mktemp("minio"), guardian)
     yield server
     server.end()
+
+
+@pytest.fixture
+async def own_minio(tmp_path: Path, guardian: Guardian, minio_program: provision.Program) -> AsyncIterator[Server]:
+    """A MinIO for one test, which may kill it and start it again."""
+    server = await started(MINIO, tmp_path / "own", minio_program, guardian)
+    yield server
+    await server.kill()
 
 
 @pytest.fixture

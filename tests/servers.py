@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from controlplane.devstack import kafka, provision, stack
 from controlplane.devstack.backend import Backend, Place
 from controlplane.devstack.elasticsearch import ELASTICSEARCH
 from controlplane.devstack.guardian import Guardian
+from controlplane.devstack.minio import MINIO
 from controlplane.devstack.ports import any_free
 from controlplane.devstack.process import PortTaken, Server
 
@@ -36,6 +38,11 @@ async def program_of(backend: Backend) -> provision.Program:
 
 def _tell(part: str, message: str, *, done: bool = False) -> None:
     print(f"{part}: {message}", file=sys.stderr)
+
+
+def with_environment(backend: Backend, **variables: str) -> Backend:
+    """The same with more in the environment of its process."""
+    return replace(backend, environment=lambda place: {**backend.environment(place), **variables})
 
 
 async def started(
@@ -179,6 +186,15 @@ def kafka_in(folder: Path, guardian: Guardian, *extra: str) -> SharedServer:
 
     async def start() -> Server:
         return await started(kafka.KAFKA, folder, await program_of(kafka.KAFKA), guardian, *extra)
+
+    return SharedServer(start)
+
+
+def minio_in(folder: Path, guardian: Guardian) -> SharedServer:
+    """A MinIO that keeps its data in the folder."""
+
+    async def start() -> Server:
+        return await started(MINIO, folder, await program_of(MINIO), guardian)
 
     return SharedServer(start)
 

@@ -300,7 +300,10 @@ class Controller:
                 loop.close()
 
     def _status_changed(self, key: str, before: KeyStatus | None, after: KeyStatus | None) -> None:
-        """A key that became Ready, for this or a newer generation, or is gone, lets others go on."""
+        """A key that became Ready, for this or a newer generation, or is gone, lets others go on. A target may turn out to
+        lead to the same server as another one."""
+        if after is not None and (before is None or before.remembered != after.remembered):
+            self._look_at_all(self._desired.told(key))
         if after is None or _readiness(before) != _readiness(after):
             waiting = self._desired.dependents(key)
             # The settings of a target hear of it from its connection; only those elsewhere wait for its status.

@@ -17,8 +17,10 @@ from typing import Any
 from controlplane.domain.claims import Claims
 from controlplane.domain.dependencies import Graph
 from controlplane.domain.fold import Entry, State
+from controlplane.domain.status import KeyStatus
 from controlplane.runtime.catalogue import Catalogue, Declared, Resolved, TargetId, Unresolved
 from controlplane.runtime.decisions import Surroundings
+from controlplane.runtime.places import Places
 from controlplane.runtime.secrets import TenantSecrets
 from controlplane.runtime.statuses import StatusView
 from reconcilers.contract import ExternalId, SecretNotFound
@@ -40,8 +42,7 @@ class DesiredState:
         self._claims = Claims()
         self._keys: defaultdict[TargetId, set[str]] = defaultdict(set)
         self._targets: dict[str, TargetId] = {}
-        self._places: dict[TargetId, Hashable] = {}
-        """Where the backends of the targets are, as far as their services can tell."""
+        self._places = Places()
 
     def load(self) -> None:
         """Arrange everything the state holds now."""
@@ -110,22 +111,45 @@ class DesiredState:
         return set(self._claims.claim(entry.key, identity, entry.created_revision, parts, shared=shared))
 
     def _place(self, target: TargetId) -> Hashable:
-        return self._places.get(target, target)
+        return self._places.of(target)
 
     def _moved(self, target: Resolved) -> AbstractSet[str]:
-        """A target's declaration says where its settings' objects are: they claim them anew when that is elsewhere."""
-        places = self.catalogue.services[target.key.service].places
-        now = target.target if places is None else (target.key.service, places(target.value))
-        if self._place(target.target) == now:
+        """A target says where its settings' objects are: they claim them anew when that is elsewhere."""
+        address = self.address(target.target.service, target.value)
+        if address is None:
             return NO_KEYS
-        self._places[target.target] = now
         found: set[str] = set()
-        for key in self.keys_of(target.target):
+        for moved in self._places.learn(target.target, address, self._statuses.get(target.entry.key)):
+            found |= self._claimed_anew(moved)
+        return found
+
+    def _claimed_anew(self, target: TargetId) -> AbstractSet[str]:
+        found: set[str] = set()
+        for key in self.keys_of(target):
             entry = self._state.entries.get(key)
             resolved = None if entry is None else self.catalogue.resolve(entry)
             if isinstance(resolved, Resolved) and resolved.kind is not None:
                 found |= {key, *self._claim(resolved)}
         return found
+
+    def address(self, service: str, value: Any) -> Hashable | None:
+        """Where a target's value leads; None when the service can't tell."""
+        places = self.catalogue.services[service].places
+        return None if places is None else (service, places(value))
+
+    def told(self, key: str) -> AbstractSet[str]:
+        """Follow what the status of a key tells of where a target leads; the keys that should be looked at because of it."""
+        entry = self._state.entries.get(key)
+        resolved = None if entry is None else self.catalogue.resolve(entry)
+        return self._moved(resolved) if isinstance(resolved, Resolved) and resolved.kind is None else NO_KEYS
+
+    async def knows(self, status: KeyStatus, timeout_s: float) -> bool:
+        """Wait until what this status remembers is followed here as well."""
+
+        def shown(found: KeyStatus | None) -> bool:
+            return found is not None and found.remembered == status.remembered
+
+        return (await self._statuses.wait(status.key, shown, timeout_s))[0]
 
     def _around(self, key: str) -> AbstractSet[str]:
         """The keys that need it; however far away when it is on a cycle: its change may free them all."""

@@ -15,7 +15,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -24,7 +24,7 @@ from controlplane.config import RuntimeConfig
 from controlplane.domain import status as statuses
 from controlplane.domain.events import Fact, Subject, transitions
 from controlplane.domain.status import KeyStatus
-from controlplane.runtime import decisions
+from controlplane.runtime import decisions, places
 from controlplane.runtime.attribution import ACTOR, material
 from controlplane.runtime.backoff import Backoff
 from controlplane.runtime.catalogue import Declared, TargetId
@@ -49,6 +49,9 @@ _log = structlog.get_logger()
 
 CLOSE_S: Final = 5.0
 """A backend that isn't closed by then is dropped."""
+
+KNOWN_S: Final = 5.0
+"""The view of the statuses follows the journal; should it not by then, claims follow with it."""
 
 CONNECTING: Final = Unreachable("not connected yet", reason="Connecting")
 
@@ -163,7 +166,7 @@ class Link:
         hints = asyncio.create_task(self._take_hints(backend))
         hints.add_done_callback(lambda _: self._disturbed.set())
         try:
-            await self._say_up(backend)
+            await self._say_up(setting, backend)
             self._turned()
             return await self._until_disturbed(setting, backend, hints)
         finally:
@@ -185,7 +188,7 @@ class Link:
             now = self._around.desired.target_setting(self._id)
             if now is None or now.value != setting.value:
                 return None
-            await self._say_up(backend)  # of a newer generation with the same value
+            await self._say_up(setting, backend)  # of a newer generation with the same value
             await self._disturbed.wait()
 
     async def _take_hints(self, backend: Backend) -> BackendError:
@@ -194,6 +197,7 @@ class Link:
                 self._around.metrics.hinted(self._id.service)
                 if backend.incarnation != self.incarnation:
                     self.incarnation = backend.incarnation
+                    self._disturbed.set()  # what is said of it names its incarnation
                     self._around.metrics.incarnation_changed(self._id.service, str(self._id))
                     _log.info("target restarted", target=str(self._id), incarnation=self.incarnation)
                 _log.info("hint", target=str(self._id), reason=hint.reason)
@@ -235,9 +239,20 @@ class Link:
         self._around.metrics.target_up(self._id.service, str(self._id), up=False)
         self._turned()
 
-    async def _say_up(self, backend: Backend) -> None:
+    async def _say_up(self, setting: Declared, backend: Backend) -> None:
+        """And which server it is: nothing is done there before it is known who else leads to it."""
         fact = Fact(EventType.TARGET_UP, {"target": self._id.target, "incarnation": backend.incarnation})
-        await self._say(fact, lambda status, now: statuses.converged(status, now, self._id.target))
+        address = self._around.desired.address(self._id.service, setting.value)
+        identity = backend.incarnation if self._service.identified else None
+        remembered = () if address is None or identity is None else places.told(address, identity)
+
+        def up(status: KeyStatus, now: float) -> KeyStatus:
+            return replace(statuses.converged(status, now, self._id.target), remembered=remembered)
+
+        await self._say(fact, up)
+        entry = self._around.desired.entry(self._id.key)
+        if remembered and entry is not None and not entry.retiring:
+            await self._around.desired.knows(KeyStatus(self._id.key, remembered=remembered), KNOWN_S)
 
     async def _went_down(self, error: BackendError) -> None:
         self.down = error

@@ -108,7 +108,9 @@ def _locked_out(desired: User, observed: ObservedUser, steps: tuple[Step, ...]) 
     why = None
     if any(isinstance(step, DropCredential) and step.mechanism == own.mechanism for step in steps):
         why = f"the target logs in by {own.mechanism}"
-    elif observed.wanted != own.fingerprint and any(isinstance(step, SetCredential) for step in steps):
+    elif observed.wanted != own.fingerprint and any(
+        isinstance(step, SetCredential) and step.mechanism == own.mechanism for step in steps
+    ):
         why = "the target has another password: change that first"
     elif any(_cuts(step) for step in steps):
         why = "it would lose permissions"

@@ -35,7 +35,6 @@ from reconcilers.contract import (
 T = TypeVar("T")
 StepT = TypeVar("StepT", bound=Step)
 
-CLIENT_ID: Final = "coreplane"
 QUEUED: Final = 256
 STUCK: Final = 4
 REQUEST_MS: Final = 8_000
@@ -204,7 +203,6 @@ class AdminThread:
 
         logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what it has to say is said by whoever called it
         return KafkaAdminClient(
-            client_id=CLIENT_ID,
             request_timeout_ms=REQUEST_MS,
             bootstrap_timeout_ms=BOOTSTRAP_MS,
             reconnect_backoff_max_ms=1_000,

@@ -45,7 +45,7 @@ from reconcilers.queue.kafka_users import Users
 from reconcilers.queue.model import TOPIC, TOPIC_ID
 from reconcilers.queue.route_plan import InstallRoute, RemoveRoute
 from reconcilers.queue.routes import Routes
-from reconcilers.queue.routing import ROUTE, canary_topic, table_topic
+from reconcilers.queue.routing import ROUTE, canary_topic
 from reconcilers.queue.settling import Settling
 from reconcilers.queue.steps import (
     AcceptRecreated,
@@ -84,7 +84,7 @@ class QueueBackend:
         self._cluster: str | None = None
         self._topics = Topics()
         self._settling = Settling(time.monotonic)
-        self._users = Users(connection.secrets, self._settling, _own(self._target, connection.secrets))
+        self._users = Users(connection.secrets, self._settling, _own(self._target, connection.secrets), self._selves)
         self._observers: dict[str, Observer] = {
             TOPIC: self._topics.observe,
             USER: self._users.observe_users,
@@ -93,7 +93,7 @@ class QueueBackend:
             GROUP: kafka_groups.observe,
         }
         place = (connection.tenant, connection.target)
-        self.reserved = connection.reserved | {table_topic(*place)}
+        self.reserved = connection.reserved
         """What the control plane keeps for itself in the cluster: see `own`."""
         self.client_options = login.client_options(self._target, connection.secrets)
         """For aiokafka."""
@@ -205,18 +205,27 @@ class QueueBackend:
                 yield Hint(None, f"the cluster is {self._cluster} now, it was {before}")
 
     def _own_affairs(self, setting_type: str, wanted: Mapping[str, Any]) -> dict[str, TerminalError]:
-        login = self._target.security.username
+        me = login.username(self._target)
         found = {
-            name: own.affair(self.reserved, setting_type, name, desired)
-            or own.denial(login, setting_type, name, desired)
+            name: own.affair(self.reserved, setting_type, name, desired) or own.denial(me, setting_type, name, desired)
             for name, desired in wanted.items()
         }
         return {name: why for name, why in found.items() if why is not None}
 
+    def _selves(self) -> own.Selves:
+        """Here, and where the log is, which may be here too."""
+        reserved = (name.removeprefix("User:") for name in self.reserved if name.startswith("User:"))
+        return own.Selves(frozenset({login.username(self._target), *reserved}), login.addresses(self._target))
+
     def refuse_own(self, topic: str) -> None:
         """Raise when the topic is where this control plane keeps its own records."""
-        if topic in self.reserved:
-            raise own.topic(topic)
+        why = own.topic(self.reserved, topic)
+        if why is not None:
+            raise why
+
+    def is_own(self, topic: str) -> bool:
+        """True when `refuse_own` would."""
+        return own.topic(self.reserved, topic) is not None
 
     async def close(self) -> None:
         """See the contract."""
@@ -261,12 +270,12 @@ def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
     return (items[start : start + MOST_AT_ONCE] for start in range(0, len(items), MOST_AT_ONCE))
 
 
-def _own(target: Target, secrets: Secrets) -> tuple[str, Own] | None:
-    """The user that the daemon itself logs in as, when it has a credential here."""
+def _own(target: Target, secrets: Secrets) -> tuple[str, Own]:
+    """The user that the daemon itself logs in as."""
     security = target.security
-    if security.username is None or security.password is None or not security.mechanism.startswith("SCRAM"):
-        return None
-    return security.username, Own(security.mechanism, secrets.fingerprint(secrets.reveal(security.password)))
+    if security.password is None:
+        return login.username(target), Own("", "")
+    return login.username(target), Own(security.mechanism, secrets.fingerprint(secrets.reveal(security.password)))
 
 
 def _accept(_client: Any, steps: Sequence[AcceptRecreated], check: Callable[[], None]) -> list[Outcome]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from codecs import getincrementaldecoder
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -153,11 +153,11 @@ def _decoded(value: bytes | None, max_bytes: int) -> tuple[Any, str]:
 
 
 async def redrive(
-    options: Mapping[str, Any], group: str, request: Redrive, end: Mapping[int, int], *, own: Collection[str]
+    options: Mapping[str, Any], group: str, request: Redrive, end: Mapping[int, int], *, own: Callable[[str], bool]
 ) -> dict[str, int]:
     """Letters up to `end` go back, or, when the filter doesn't mean them, to the end of their topic again: one
     transaction with the offset of the group that remembers how far it came, so that none is lost and none goes twice.
-    `own`: topics that nothing goes to. Whoever may write letters may write into their headers what he likes."""
+    `own` tells topics that nothing goes to. Whoever may write letters may write into their headers what he likes."""
     from aiokafka import TopicPartition  # noqa: PLC0415 - loaded already
 
     counted = {"redriven": 0, "kept": 0}
@@ -177,7 +177,7 @@ async def redrive(
             offsets: dict[Any, int] = {}
             async for record in letters:
                 back = _back(record, request)
-                back = None if back in own else back
+                back = None if back is None or own(back) else back
                 headers = record.headers if back is None else routing.living(record.headers)
                 await producer.send(back or topic, record.value, record.key, headers=list(headers))
                 counted["kept" if back is None else "redriven"] += 1

@@ -26,12 +26,14 @@ from reconcilers.queue.access import (
     ObservedQuota,
     ObservedUser,
     Own,
+    Rates,
     User,
     entity_parts,
     principal_of,
 )
 from reconcilers.queue.access_steps import ChangeAcls, DropCredential, SetCredential, SetQuotas
 from reconcilers.queue.admin import ended, messages, refusal, scram, send
+from reconcilers.queue.own import Selves, throttle
 from reconcilers.queue.settling import Settling
 
 MECHANISMS: Final = {1: "SCRAM-SHA-256", 2: "SCRAM-SHA-512"}
@@ -64,16 +66,21 @@ SeenT = TypeVar("SeenT", ObservedUser, ObservedAcl, ObservedQuota)
 class Users:
     """The users, permissions and quotas of one cluster. Of one thread at a time."""
 
-    def __init__(self, secrets: Secrets, settling: Settling, own: tuple[str, Own] | None) -> None:
-        """`own`: the user that the daemon itself logs in as."""
+    def __init__(
+        self, secrets: Secrets, settling: Settling, own: tuple[str, Own], selves: Callable[[], Selves]
+    ) -> None:
+        """`own`: the user that the daemon itself logs in as. `selves`: see there; may take a while."""
         self._secrets = secrets
         self._settling = settling
         self._own = own
+        self._selves = selves
 
     # --- looking -------------------------------------------------------------------------------------------------------
 
-    def observe_users(self, client: Any, wanted: Mapping[str, User | None]) -> dict[str, ObservedUser]:
-        """User → what is there of it."""
+    def observe_users(
+        self, client: Any, wanted: Mapping[str, User | None]
+    ) -> dict[str, ObservedUser] | dict[str, ObservedUser | BackendError]:
+        """User → what is there of it, or why it isn't touched."""
         credentials = credentials_of(client, list(wanted))
         held = bindings_of(client, [principal_of(name) for name in wanted])
         quotas = all_quotas(client)
@@ -83,26 +90,37 @@ class Users:
                 held.get(principal_of(name), frozenset()),
                 quotas.get(f"user={name}", {}),
                 None if desired is None else self._secrets.fingerprint(self._secrets.reveal(desired.password)),
-                self._own[1] if self._own is not None and self._own[0] == name else None,
+                self._own[1] if self._own[0] == name else None,
             )
             for name, desired in wanted.items()
         }
-        return self._there(USER, seen, lambda one: one.credentials)
+        limits = {
+            f"user={name}": one.quotas for name, one in wanted.items() if one is not None and one.quotas is not None
+        }
+        refused = {entity.removeprefix("user="): why for entity, why in self._throttled(quotas, limits).items()}
+        return self._there(USER, seen, lambda one: one.credentials) | refused
 
     def observe_acls(self, client: Any, wanted: Iterable[str]) -> dict[str, ObservedAcl]:
         """Principal → its permissions."""
         names = list(wanted)
         held = bindings_of(client, names)
-        own = None if self._own is None else principal_of(self._own[0])
+        own = principal_of(self._own[0])
         seen = {name: ObservedAcl(held.get(name, frozenset()), own=name == own) for name in names}
         return self._there(ACL, seen, lambda one: one.acls)
 
-    def observe_quotas(self, client: Any, wanted: Iterable[str]) -> dict[str, ObservedQuota]:
-        """Entity → its quotas."""
+    def observe_quotas(
+        self, client: Any, wanted: Mapping[str, Rates | None]
+    ) -> dict[str, ObservedQuota] | dict[str, ObservedQuota | BackendError]:
+        """Entity → its quotas, or why they aren't touched."""
         quotas = all_quotas(client)
-        return self._there(
-            QUOTA, {name: ObservedQuota(quotas.get(name, {})) for name in wanted}, lambda one: one.quotas
-        )
+        seen = {name: ObservedQuota(quotas.get(name, {})) for name in wanted}
+        refused = self._throttled(quotas, {entity: limits or {} for entity, limits in wanted.items()})
+        return self._there(QUOTA, seen, lambda one: one.quotas) | refused
+
+    def _throttled(self, held: Mapping[str, Rates], wanted: Mapping[str, Rates]) -> dict[str, BackendError]:
+        selves = self._selves() if wanted else Selves(frozenset())
+        judged = ((entity, throttle(selves, held, entity, limits)) for entity, limits in wanted.items())
+        return {entity: why for entity, why in judged if why is not None}
 
     def _there(self, kind: str, seen: Mapping[str, SeenT], holds: Callable[[SeenT], Any]) -> dict[str, SeenT]:
         """Those that hold something, or wait for what we did to be shown."""
@@ -119,8 +137,7 @@ class Users:
         held = bindings_of(client, None) if setting_type != QUOTA else {}
         limits = all_quotas(client) if setting_type != ACL else {}
         if setting_type == USER:
-            own = None if self._own is None else self._own[0]
-            meant = {n: one for n, one in credentials.items() if matches(n, match, reserved=n == own)}
+            meant = {n: one for n, one in credentials.items() if matches(n, match, reserved=n == self._own[0])}
             return discovered.users(meant, held, limits)
         if setting_type == ACL:
             return [discovered.acl(name, held[name]) for name in discovered.others(held, credentials, match)]

@@ -11,19 +11,39 @@ kafka-python leaves a socket open with each of its tries (3.0.12). So before its
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+from contextlib import suppress
 from typing import Any, Final
 
 from reconcilers.contract import BackendError, Secrets, TerminalError, Unreachable
+from reconcilers.queue.own import ANONYMOUS, CLIENT_ID
 from schemas.queue import Target
 
 ASK_S: Final = 3.0
 REQUEST_MS: Final = 10_000
 
 
+def username(target: Target) -> str:
+    """Who the daemon is in the cluster."""
+    return target.security.username or ANONYMOUS
+
+
+def addresses(target: Target) -> frozenset[str]:
+    """From where the daemon comes, as this machine knows it; nothing is sent, but names are looked up."""
+    found = set()
+    for server in target.bootstrap_servers:
+        with suppress(OSError):
+            family, kind, _, _, address = socket.getaddrinfo(*_address(server), type=socket.SOCK_DGRAM)[0]
+            with socket.socket(family, kind) as one:
+                one.connect(address)
+                found.add(str(one.getsockname()[0]))
+    return frozenset(found)
+
+
 def admin_options(target: Target, secrets: Secrets) -> dict[str, Any]:
     """For kafka-python. Raises `SecretNotFound`, and `TerminalError` for a CA file that can't be read."""
-    options: dict[str, Any] = {"bootstrap_servers": list(target.bootstrap_servers)}
+    options: dict[str, Any] = {"bootstrap_servers": list(target.bootstrap_servers), "client_id": CLIENT_ID}
     return options | _security(target, secrets)
 
 
@@ -31,6 +51,7 @@ def client_options(target: Target, secrets: Secrets) -> dict[str, Any]:
     """For aiokafka's consumers and producers. Raises as `admin_options` does."""
     options: dict[str, Any] = {
         "bootstrap_servers": ",".join(target.bootstrap_servers),
+        "client_id": CLIENT_ID,
         "request_timeout_ms": REQUEST_MS,
     }
     return options | _security(target, secrets)

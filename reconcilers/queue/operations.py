@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from reconcilers.contract import Operation, OperationContext, TerminalError
-from reconcilers.queue import data, kafka_groups
+from reconcilers.queue import data, kafka_groups, own
 from reconcilers.queue.admin import partition, refusal
 from reconcilers.queue.backend import CALL_S, QueueBackend
 from schemas.queue_operations import (
@@ -113,6 +113,7 @@ async def plan_reset(ctx: OperationContext, request: PlanReset) -> dict[str, Any
 async def reset(ctx: OperationContext, request: ResetOffsets) -> dict[str, Any]:
     """→ `{moves}`, as planned."""
     backend = await _backend(ctx, request.target)
+    _refuse_own_group(request.group)
 
     def work(client: Any) -> list[dict[str, Any]]:
         moves = _moves(client, request)
@@ -132,6 +133,7 @@ async def reset(ctx: OperationContext, request: ResetOffsets) -> dict[str, Any]:
 async def delete_group(ctx: OperationContext, request: DeleteGroup) -> dict[str, Any]:
     """→ `{}`. An active group is refused."""
     backend = await _backend(ctx, request.target)
+    _refuse_own_group(request.group)
 
     def work(client: Any) -> None:
         kafka_groups.refuse_active(request.group, kafka_groups.described(client, [request.group])[request.group])
@@ -142,6 +144,12 @@ async def delete_group(ctx: OperationContext, request: DeleteGroup) -> dict[str,
 
     await _call(backend, work)
     return {}
+
+
+def _refuse_own_group(group: str) -> None:
+    why = own.group(group)
+    if why is not None:
+        raise why
 
 
 # --- messages ------------------------------------------------------------------------------------------------------------
@@ -169,7 +177,7 @@ async def redrive(ctx: OperationContext, request: Redrive) -> dict[str, Any]:
     end = await _call(backend, partial(kafka_groups.ends, places=places))
     ends = {place.partition: at for place, at in end.items()}
     group = f"coreplane.redrive.{request.dead_letter}"
-    return dict(await data.redrive(backend.client_options, group, request, ends, own=backend.reserved))
+    return dict(await data.redrive(backend.client_options, group, request, ends, own=backend.is_own))
 
 
 # --- the table -----------------------------------------------------------------------------------------------------------

@@ -24,5 +24,6 @@ SERVICE = Service(
     landing_s=10.0,
     formats=(STRIMZI,),
     places=lambda target: target.place,
+    identified=True,
     batch=250,
 )

@@ -26,6 +26,10 @@ ROUTE: Final = "queue.route"
 PROGRESS: Final = "v2"
 DEAD: Final = "coreplane.dead."
 """Prefix of the headers that a dead letter has beside its own."""
+TABLES: Final = "coreplane.routes."
+ROUTERS: Final = "coreplane.router."
+CANARIES: Final = "coreplane.canary."
+"""How names of the daemon's own topics and groups begin."""
 ABSENT: Final = object()
 LONGEST: Final = 249
 
@@ -49,17 +53,17 @@ class NotJson(ValueError):
 
 def table_topic(tenant: str, target: str) -> str:
     """The topic that holds the table of a target."""
-    return _bounded(f"coreplane.routes.{tenant}.{target}")
+    return _bounded(f"{TABLES}{tenant}.{target}")
 
 
 def router_group(tenant: str, target: str) -> str:
     """The consumer group by which the routers of all replicas share the partitions."""
-    return _bounded(f"coreplane.router.{tenant}.{target}")
+    return _bounded(f"{ROUTERS}{tenant}.{target}")
 
 
 def canary_topic(tenant: str, target: str) -> str:
     """The topic of the messages by which the time of delivery is measured."""
-    return _bounded(f"coreplane.canary.{tenant}.{target}")
+    return _bounded(f"{CANARIES}{tenant}.{target}")
 
 
 def transactional_id(group: str, topic: str, partition: int) -> str:

@@ -16,6 +16,12 @@ from reconcilers.search.sizing import Advice, one, replicated, sharded
 from schemas.names import parse_timestamp, timestamp
 
 TOP: Final = 10
+_COUNTED: Final = {
+    "queries_total": "queries",
+    "queries_without_hits_total": "without_hits",
+    "query_clicks_total": "clicks",
+    "query_click_positions_total": "click_positions",
+}
 _SAID: Final = ("target", "index", "about", "advice")
 SLOW_S: Final = 0.1
 EMPTY_SHARE: Final = 0.2
@@ -55,6 +61,9 @@ def _indices(rows: Rows) -> dict[str, dict[str, Any]]:
     for metric in ("documents", "size_bytes", "replicas", "shards", "segments", "search_latency_s"):
         for tags, points in rows.get(metric, {}).items():
             found[dict(tags).get("index", "?")][metric] = points[-1][1]
+    for tags, points in rows.get("index_query_latency_s", {}).items():
+        row = dict(tags)
+        found[row.get("index", "?")][f"query_latency_{row.get('percentile')}_s"] = max(value for _, value in points)
     for metric, name in (("indexed_total", "indexed"), ("searches_total", "searches")):
         for named, grown in _growths(rows, metric):
             found[named.get("index", "?")][name] = grown
@@ -63,7 +72,7 @@ def _indices(rows: Rows) -> dict[str, dict[str, Any]]:
 
 def _queries(rows: Rows) -> dict[str, Any]:
     counted: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
-    for metric, name in (("queries_total", "queries"), ("queries_without_hits_total", "without_hits")):
+    for metric, name in _COUNTED.items():
         for tags, points in rows.get(metric, {}).items():
             row = dict(tags)
             counted[row.get("index", "?"), row.get("query", "?")][name] = _growth_from_zero(points)
@@ -71,13 +80,27 @@ def _queries(rows: Rows) -> dict[str, Any]:
         row = dict(tags)
         longest = max(value for _, value in points)
         counted[row.get("index", "?"), row.get("query", "?")][f"latency_{row.get('percentile')}_s"] = longest
-    listed = [{"index": index, "query": query, **row} for (index, query), row in counted.items() if row.get("queries")]
+    listed = [
+        {"index": index, "query": query, **row, **_clicked(row)}
+        for (index, query), row in counted.items()
+        if row.get("queries")
+    ]
     return {
         "most_frequent": sorted(listed, key=lambda row: -row["queries"])[:TOP],
         "slowest": sorted(listed, key=lambda row: -row.get("latency_p95_s", 0))[:TOP],
         "without_hits": sorted(
             (row for row in listed if row.get("without_hits")), key=lambda row: -row["without_hits"]
         )[:TOP],
+    }
+
+
+def _clicked(row: Mapping[str, Any]) -> dict[str, float]:
+    """How many of the queries led to a click, and where the hits stood that were taken; nothing when none was reported."""
+    if not row.get("clicks"):
+        return {}
+    return {
+        "click_through": round(row["clicks"] / row["queries"], 3),
+        "click_position": round(row["click_positions"] / row["clicks"], 2),
     }
 
 

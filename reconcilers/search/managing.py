@@ -1,4 +1,7 @@
-"""Operations that manage: `migrate`, `snapshot`, `restore`, `advise`. What they want of a migration they write into marks."""
+"""Operations that manage: `migrate`, `snapshot`, `restore`, `advise`, `effective`.
+
+What they want of a migration they write into marks.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,14 @@ from reconcilers.contract import ExternalId, OperationContext, TerminalError
 from reconcilers.search.advice import advised
 from reconcilers.search.definition import definition
 from reconcilers.search.documents import REPOSITORY
+from reconcilers.search.effective import effective
 from reconcilers.search.generations import Generation, serving
 from reconcilers.search.model import INDEX, ObservedIndex
 from reconcilers.search.querying import alias_of
 from reconcilers.search.snapshots import snapshot_name
 from reconcilers.search.steps import DropGeneration
 from reconcilers.search.wire import path_of
-from schemas.search import Advise, Index, Migrate, Repository, Restore, Snapshot
+from schemas.search import Advise, Effective, Index, Migrate, Repository, Restore, Snapshot
 
 SNAPSHOT_S: Final = 50.0
 
@@ -178,3 +182,9 @@ async def advise(ctx: OperationContext, request: Advise) -> dict[str, Any]:
     """→ `{advice: [{about, advice, evidence}]}`, looked up now; a slow query is profiled for it."""
     backend = await ctx.backend(request.target)
     return {"advice": await advised(backend.wire, backend.queries)}
+
+
+async def in_effect(ctx: OperationContext, request: Effective) -> dict[str, Any]:
+    """See `effective`."""
+    backend = await ctx.backend(request.target)
+    return await effective(backend.wire, request.match)

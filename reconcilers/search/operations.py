@@ -9,7 +9,7 @@ from reconcilers.search import managing, querying
 from reconcilers.search.documents import REPOSITORY
 from reconcilers.search.model import INDEX
 from reconcilers.search.suggesters import SUGGESTER
-from schemas.search import Advise, Analyze, Bulk, Migrate, Query, Restore, Snapshot, Suggest
+from schemas.search import Advise, Analyze, Bulk, Click, Effective, Migrate, Query, Restore, Snapshot, Suggest
 
 
 def _of_index(ctx: OperationContext, request: Any) -> str:
@@ -24,7 +24,7 @@ def _of_repository(ctx: OperationContext, request: Any) -> str:
     return str(ctx.setting(REPOSITORY, request.repository).target)
 
 
-def _of_target(_ctx: OperationContext, request: Advise) -> str:
+def _of_target(_ctx: OperationContext, request: Advise | Effective) -> str:
     return request.target
 
 
@@ -43,6 +43,7 @@ def tallied(result: dict[str, Any]) -> dict[str, Any]:
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation("query", Query, _of_index, querying.query, effect=False),
+    Operation("click", Click, _of_index, querying.click, effect=False),
     Operation("suggest", Suggest, _of_suggester, querying.suggest, effect=False),
     Operation("analyze", Analyze, _of_index, querying.analyze, effect=False),
     Operation("bulk", Bulk, _of_index, querying.bulk, announce=announced, record=tallied),
@@ -50,4 +51,5 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("snapshot", Snapshot, _of_repository, managing.snapshot),
     Operation("restore", Restore, _of_repository, managing.restore),
     Operation("advise", Advise, _of_target, managing.advise, effect=False),
+    Operation("effective", Effective, _of_target, managing.in_effect, effect=False),
 )

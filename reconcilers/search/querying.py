@@ -13,7 +13,7 @@ from reconcilers.search.model import INDEX
 from reconcilers.search.query_log import shape_of
 from reconcilers.search.suggesters import SUGGESTER, request_of, suggestions_of
 from reconcilers.search.wire import Wire, lines, path_of, said, understood
-from schemas.search import Analyze, Bulk, Index, Query, Suggest, Suggester
+from schemas.search import Analyze, Bulk, Click, Index, Query, Suggest, Suggester
 
 BULK_ITEMS: Final = 1_000
 BULK_BYTES: Final = 1024 * 1024
@@ -28,7 +28,7 @@ def alias_of(name: str, value: Index) -> str:
 
 
 async def query(ctx: OperationContext, request: Query) -> dict[str, Any]:
-    """→ `{took_ms, timed_out, total, hits: [{id, score, source, …}], aggregations?, profile?}`."""
+    """→ `{took_ms, timed_out, total, counted_as, hits: [{id, score, source, …}], aggregations?, profile?}`."""
     value: Index = ctx.setting(INDEX, request.index)
     backend = await ctx.backend(value.target)
     alias = alias_of(request.index, value)
@@ -52,7 +52,15 @@ async def query(ctx: OperationContext, request: Query) -> dict[str, Any]:
     total = answer["hits"].get("total", {})
     found = int(total["value"]) if isinstance(total, Mapping) and "value" in total else len(answer["hits"]["hits"])
     backend.queries.record(alias, kind, (time.perf_counter() - started) * 1e3, found, body)
-    return _answered(answer, found)
+    return {**_answered(answer, found), "counted_as": kind}
+
+
+async def click(ctx: OperationContext, request: Click) -> dict[str, Any]:
+    """→ `{}`: counted beside the queries of its kind."""
+    value: Index = ctx.setting(INDEX, request.index)
+    backend = await ctx.backend(value.target)
+    backend.queries.click(alias_of(request.index, value), request.counted_as, request.position)
+    return {}
 
 
 def filtered(request: Query, value: Index, tenant: str) -> dict[str, Any]:

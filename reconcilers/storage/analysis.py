@@ -82,6 +82,8 @@ def _target(rows: Rows) -> dict[str, Any]:
         "slower_than_1s": _slower(rows, "1.000"),
         "replication": _replication(rows),
         "cold": _told(rows, "cold_bytes", "cold_objects"),
+        "lifecycle_removed": _grown(rows.get(("lifecycle_removed_total", ""), ())),
+        "lifecycle_moved": _grown(rows.get(("lifecycle_moved_total", ""), ())),
         "will_expire": _told(rows, "expiring_bytes", "expiring_versions"),
         "incomplete_uploads": _told(rows, "incomplete_uploads"),
     }

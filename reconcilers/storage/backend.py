@@ -41,7 +41,7 @@ from reconcilers.storage import discovered, iam, logins, objects, parameters, sa
 from reconcilers.storage.buckets import Buckets
 from reconcilers.storage.iam import Iam
 from reconcilers.storage.model import BUCKET
-from reconcilers.storage.parameters import SERVER_CONFIG, SetConfig
+from reconcilers.storage.parameters import SERVER_CONFIG, HeldConfig, SetConfig
 from reconcilers.storage.s3 import Refused, S3Client, Unanswered, bucket_path
 from reconcilers.storage.survey import Survey
 
@@ -53,6 +53,8 @@ DISCOVERED: Final[Mapping[str, Callable[[str, Any], Discovered]]] = {
     logins.ACCESS_KEY: discovered.access_key,
 }
 
+NO_TARGET: Final = "XMinioConfigError"
+"""Of a subsystem that exists: it has no target of that name yet."""
 MOST_REPLICATED: Final = 20
 """Buckets that are asked how their replication is, each time."""
 
@@ -132,11 +134,26 @@ class StorageBackend:
         found: dict[ExternalId, Any] = {}
         for external in wanted:
             try:
-                body = await self.client.admin("GET", "get-config-kv", {"key": external.name})
-                found[external] = parameters.parsed((await self.client.unsealed(body)).decode())
+                found[external] = await self._config(external.name)
             except Refused as exc:
                 found[external] = exc.translated(external.name)
         return found
+
+    async def _config(self, name: str) -> HeldConfig:
+        subsystem, _, target = name.partition(":")
+        held = parameters.parsed(await self._config_text(subsystem), subsystem)
+        if not target:
+            return held
+        try:
+            text = await self._config_text(name)
+        except Refused as exc:
+            if exc.code != NO_TARGET:
+                raise
+            text = ""
+        return parameters.target_of(held, parameters.parsed(text, name))
+
+    async def _config_text(self, name: str) -> str:
+        return (await self.client.unsealed(await self.client.admin("GET", "get-config-kv", {"key": name}))).decode()
 
     # --- steps ---------------------------------------------------------------------------------------------------------
 
@@ -162,7 +179,7 @@ class StorageBackend:
         if isinstance(step, SetConfig):
             line = parameters.line_of(step.external.name, dict(step.changes))
             await self.client.admin("PUT", "set-config-kv", (), await self.client.sealed(line), fence=fence)
-            return Outcome(Result.SUCCEEDED)
+            return Outcome(Result.SUCCEEDED, remember=parameters.remembered(step, time.time()))
         if step.external.setting_type == BUCKET:
             return await self._buckets.apply(step, fence)
         return await self._iam.apply(step, fence)

@@ -69,6 +69,7 @@ SERVER_CONFIG = Kind(
     parameters.subsystem,
     parameters.declared,
     parameters.plan_config,
+    recall=parameters.recall,
     preexisting=True,
 )
 

@@ -43,8 +43,22 @@ _CLUSTER: Final = MappingProxyType(
         "minio_node_process_uptime_seconds": "uptime_s",
         "minio_node_process_resident_memory_bytes": "used_memory_bytes",
         "minio_notify_events_errors_total": "notification_errors_total",
+        "minio_node_ilm_action_count_delete_action": "lifecycle_removed_total",
+        "minio_node_ilm_action_count_delete_version_action": "lifecycle_removed_total",
+        "minio_node_ilm_action_count_delete_all_versions_action": "lifecycle_removed_total",
+        "minio_node_ilm_action_count_del_marker_delete_all_versions_action": "lifecycle_removed_total",
+        "minio_node_ilm_action_count_transition_action": "lifecycle_moved_total",
+        "minio_node_ilm_action_count_transition_version_action": "lifecycle_moved_total",
     }
 )
+_LATE: Final = (
+    "lifecycle_removed_total",
+    "lifecycle_moved_total",
+    "request_errors_total",
+    "request_4xx_errors_total",
+    "request_5xx_errors_total",
+)
+"""Counters that the server doesn't tell while they are 0: what they grew by would miss the beginning."""
 _BUCKET: Final = MappingProxyType(
     {
         "size": "bucket_size_bytes",
@@ -60,7 +74,7 @@ _LATENCY: Final = re.compile(r'minio_s3_requests_ttfb_seconds_distribution\{.*?l
 
 def of_server(text: str) -> list[Measurement]:
     """What the server tells Prometheus, summed over nodes and APIs."""
-    found: defaultdict[str, float] = defaultdict(float)
+    found: defaultdict[str, float] = defaultdict(float, dict.fromkeys(_LATE, 0.0))
     within: defaultdict[str, float] = defaultdict(float)
     for line in text.splitlines():
         answered = _LATENCY.match(line)

@@ -1,8 +1,10 @@
 """What only a look at everything tells: what is cold, what the rules will remove, which uploads were never finished. I/O.
 
-Buckets are walked one after the other, a few pages at a time, so that a look costs the same however much there is. A bucket
-is told of when its walk has reached the end, and again now and then until the next one has; of very many those with most in
-them. Versions of one key that are on two pages are counted as if the second page's were those of another key.
+Buckets are walked in turns of a few pages, whoever waited longest first, and go on where they were: a look costs the same
+however much there is, and a huge bucket holds nobody up. A bucket is told of when its walk has reached the end, and again now
+and then until the next one has; of very many those with most in them. Versions of one key that are on two pages are counted
+as if the second page's were those of another key. Uploads that were never finished are at least so many: MinIO lists those
+that were begun since its own start (it keeps them in memory), and a thousand at most.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ from reconcilers.storage.lifecycle import DAY_S, Rule, Version, plain, removed
 from reconcilers.storage.model import HeldBucket
 from reconcilers.storage.s3 import Refused, S3Client, bucket_path
 
-PAGES: Final = 2
+PAGES: Final = 10
 """Of a thousand versions, each time."""
-MOST_LOOKED_AT: Final = 10
-"""Buckets that are walked each time, if they are small."""
+TURN: Final = 2
+"""Of them of one bucket."""
 MOST_TOLD: Final = 100
 AGAIN_S: Final = 600.0
 """A bucket isn't walked more often."""
@@ -42,7 +44,8 @@ class Walk:
     bucket: str
     rules: Sequence[Rule]
     following: tuple[str, str] | None = None
-    ended: float = 0.0
+    looked: float = -math.inf
+    """When its last turn was; once the walk has ended: when."""
     told: float | None = None
     """When it was told last."""
     values: dict[str, float] = field(
@@ -72,19 +75,19 @@ class Survey:
         self._page = page
         self._client = client
         self._cold_s = cold_s
-        self._walk: Walk | None = None
+        self._open: dict[str, Walk] = {}
         self._done: dict[str, Walk] = {}
 
     async def look(self, held: Iterable[Held]) -> list[Measurement]:
         """Walk on for a moment; what is to be told now. Raises what the client raises."""
         buckets = dict(held)
+        self._open = {name: walk for name, walk in self._open.items() if name in buckets}
         self._done = {name: walk for name, walk in self._done.items() if name in buckets}
         pages = PAGES
-        for _ in range(MOST_LOOKED_AT):
-            walk = self._walk or self._next(buckets)
-            if walk is None or pages <= 0:
+        for name in self._waiting(buckets)[:PAGES]:
+            if pages <= 0:
                 break
-            pages = await self._go_on(walk, pages)
+            pages -= await self._turn(self._walk_of(name, buckets[name]), min(TURN, pages))
         return self._news()
 
     def _news(self) -> list[Measurement]:
@@ -95,37 +98,37 @@ class Survey:
             walk.told = now
         return [Measurement(what, n, {"bucket": walk.bucket}) for walk in news for what, n in walk.values.items()]
 
-    def _next(self, buckets: dict[str, HeldBucket]) -> Walk | None:
-        """The bucket whose last walk is the longest ago; None while all were walked lately."""
+    def _waiting(self, buckets: Iterable[str]) -> list[str]:
+        """The buckets that weren't walked to the end lately, and first among them whose last turn is the longest ago."""
         due = time.monotonic() - AGAIN_S
-        ended = {name: self._done[name].ended if name in self._done else -math.inf for name in buckets}
-        name = min(ended, key=ended.__getitem__, default=None)
-        if name is None or ended[name] > due:
-            return None
-        rules = [rule for rule in buckets[name].rules.rules.values() if rule.removes]
-        return Walk(name, rules)
+        ended = {name: self._done[name].looked if name in self._done else -math.inf for name in buckets}
+        waiting = {name: at for name, at in ended.items() if at <= due}
+        waiting |= {name: walk.looked for name, walk in self._open.items()}
+        return sorted(waiting, key=waiting.__getitem__)
 
-    async def _go_on(self, walk: Walk, pages: int) -> int:
-        """Count the next pages; how many may still be read."""
-        self._walk = None  # begun anew if this fails
+    def _walk_of(self, name: str, held: HeldBucket) -> Walk:
+        """The one that goes on; begun anew if its turn fails."""
+        return self._open.pop(name, None) or Walk(name, [rule for rule in held.rules.rules.values() if rule.removes])
+
+    async def _turn(self, walk: Walk, most: int) -> int:
+        """Count the next pages; how many were read."""
+        read = 0
         try:
-            while pages > 0:
+            while read < most:
                 page = await listing.page(self._client, walk.bucket, after=walk.following, most=self._page)
+                read += 1
                 walk.count([one.version for one in page.versions], time.time(), self._cold_s)
-                pages, walk.following = pages - (1 if page.following else 0), page.following
+                walk.following = page.following
                 if page.following is None:
                     walk.values |= await self._uploads(walk.bucket)
                     break
         except Refused:
             walk.values, walk.following = {}, None  # gone, or not ours to list
-        if walk.following is not None:
-            self._walk = walk
-            return 0
-        walk.ended = time.monotonic()
-        self._done[walk.bucket] = walk
-        return pages
+        walk.looked = time.monotonic()
+        (self._done if walk.following is None else self._open)[walk.bucket] = walk
+        return max(1, read)
 
     async def _uploads(self, bucket: str) -> dict[str, float]:
-        """Uploads that were begun and neither ended nor given up; how large they are isn't told."""
+        """Uploads that were begun and neither ended nor given up, as far as the server knows; not how large they are."""
         root = plain(ET.fromstring(await self._client.get(bucket_path(bucket), {"uploads": ""})))  # noqa: S314 - our server
         return {"bucket_incomplete_uploads": float(len(root.findall("Upload")))}

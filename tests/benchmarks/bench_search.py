@@ -23,8 +23,9 @@ from controlplane.devstack.guardian import Guardian
 from reconcilers.contract import ExternalId
 from tests.benchmarks.figures import Figures, Stopwatch, median, percentile, spread
 from tests.e2e.conditions import phase
+from tests.integration.backend_world import KINDS
 from tests.integration.search_load import load, settled
-from tests.integration.search_world import INDEX, KINDS, SearchWorld, opened
+from tests.integration.search_world import INDEX, SearchWorld, opened
 from tests.servers import DaemonProcess, program_of, started
 
 INDICES = 100

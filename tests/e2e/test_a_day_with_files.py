@@ -12,11 +12,9 @@ import aiohttp
 import pytest
 
 from controlplane.client.http import CoreplaneClient
-from reconcilers.storage.s3 import Refused, Request
 from tests.e2e.conditions import all_ready
 from tests.e2e.test_up_and_down import Shell, nothing_is_left
-from tests.integration.cache_world import DictSecrets
-from tests.integration.storage_world import client_of
+from tests.integration import storage_world
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -33,14 +31,7 @@ async def shell(tmp_path: Path, minio_program: Any) -> AsyncIterator[Shell]:
 async def may(shell: Shell, name: str, method: str, path: str) -> str:
     """What somebody who is declared may do: `yes`, or the code of the refusal."""
     secret = (shell.data / "secrets" / f"shop-{name}").read_text().strip()
-    client = client_of(shell.url("minio"), DictSecrets(KEY=name, SECRET=secret))
-    try:
-        await client.call(Request(method, path, body=b"x" if method == "PUT" else b""))
-    except Refused as exc:
-        return exc.code
-    finally:
-        await client.close()
-    return "yes"
+    return await storage_world.may(shell.url("minio"), name, secret, method, path)
 
 
 async def test_the_files_of_the_example_converge_when_the_server_has_come_and_are_used(shell: Shell):

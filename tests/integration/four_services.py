@@ -14,7 +14,6 @@ import pytest
 from redis.asyncio import Redis
 
 from controlplane.client.http import CoreplaneClient
-from controlplane.devstack import minio, secrets
 from controlplane.devstack.elasticsearch import credentials
 from reconcilers.queue import kafka_groups, kafka_users
 from reconcilers.queue.kafka_topics import Topics
@@ -139,11 +138,12 @@ def _targets(folder: Path, redis: Any, kafka: Any, minio_server: Any, elasticsea
     """The declarations of the targets, and the secrets they refer to."""
     folder.mkdir(exist_ok=True)
     name, password = credentials(elasticsearch.place)
+    storage = storage_world.login(minio_server).known
     known = {
         "app": PASSWORD,
         "kafka": queue_world.admin_password(kafka),
-        "minio-name": minio.ADMIN,
-        "minio": secrets.ensure(minio_server.place.data_dir, minio.ADMIN_SECRET),
+        "minio-name": storage["KEY"],
+        "minio": storage["SECRET"],
         "elasticsearch": password,
     }
     for what, text in known.items():

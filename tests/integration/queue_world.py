@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,14 +11,12 @@ from typing import Any
 from kafka.admin import KafkaAdminClient
 
 from controlplane.devstack import kafka, secrets
-from reconcilers.contract import Connection, ExternalId, Kind, Outcome, Plan, Result
+from reconcilers.contract import Connection, Result
 from reconcilers.queue.backend import connect
-from reconcilers.registry import SERVICES
 from schemas.queue import Target
-from tests.integration.cache_world import DictSecrets, OpenFence
+from tests.integration.backend_world import BackendWorld, DictSecrets
 from tests.servers import SharedServer
 
-KINDS: Mapping[str, Kind[Any, Any, Any]] = {kind.setting_type: kind for kind in SERVICES["queue"].kinds}
 DEADLINE_S = 60.0
 ADMIN_PASSWORD = "ADMIN_PASSWORD"
 
@@ -53,38 +50,8 @@ def unique(what: str) -> str:
     return f"{what}-{uuid.uuid4().hex[:8]}"
 
 
-class World:
+class World(BackendWorld):
     """One open target."""
-
-    def __init__(self, backend: Any, known: DictSecrets) -> None:
-        self.backend = backend
-        self.secrets = known
-        self.fence: Any = OpenFence()
-        self.remembered: dict[ExternalId, dict[str, str]] = {}
-        """As the statuses would."""
-
-    async def look(
-        self, setting_type: str, value: Mapping[str, Any], name: str = "n", *, retiring: bool = False
-    ) -> Plan:
-        """The plan for one declaration. Errors of the object are raised."""
-        kind = KINDS[setting_type]
-        model = kind.value.model_validate({"target": "main", **value})
-        external = ExternalId(setting_type, kind.identify(name, model))
-        desired = None if retiring else kind.desired(name, model)
-        observed = (await self.backend.observe({external: desired})).get(external)
-        if isinstance(observed, Exception):
-            raise observed
-        recalled = kind.recall(observed, self.remembered.get(external, {}))
-        plan = kind.plan(external, desired, recalled, time.time())
-        if plan.converged:
-            self.remembered.setdefault(external, {}).update(plan.remember)
-        return plan
-
-    async def take(self, plan: Plan) -> list[Outcome]:
-        outcomes = [outcome for step in plan.steps for outcome in await self.backend.apply([step], self.fence)]
-        for step, outcome in zip(plan.steps, outcomes, strict=True):
-            self.remembered.setdefault(step.external, {}).update(outcome.remember)
-        return outcomes
 
     async def converge(self, setting_type: str, value: Mapping[str, Any], name: str = "n", **more: Any) -> list[str]:
         """Until nothing is left to do or to wait for; the names of the steps that it took."""

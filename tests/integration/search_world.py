@@ -13,49 +13,26 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from controlplane.devstack.elasticsearch import credentials
-from reconcilers.contract import Connection, ExternalId, Kind, Outcome, Plan, Result, TransientError
-from reconcilers.registry import SERVICES
+from reconcilers.contract import Connection, Outcome, Plan, TransientError
 from reconcilers.search.backend import connect
 from reconcilers.search.suggesters import request_of, suggestions_of
 from reconcilers.search.wire import Wire, basic
 from schemas.search import Suggest, Suggester, Target
-from tests.integration.cache_world import DictSecrets, OpenFence
+from tests.integration.backend_world import BackendWorld, DictSecrets
 
-KINDS: Mapping[str, Kind[Any, Any, Any]] = {kind.setting_type: kind for kind in SERVICES["search"].kinds}
 INDEX = "search.index"
 DEADLINE_S = 100.0
 RECOVERED_S = 60.0
 
 
-class SearchWorld:
+class SearchWorld(BackendWorld):
     """One open target."""
 
-    def __init__(self, backend: Any) -> None:
-        self.backend = backend
+    def __init__(self, backend: Any, secrets: DictSecrets) -> None:
+        super().__init__(backend, secrets)
         self.wire: Wire = backend.wire
-        self.fence: Any = OpenFence()
-        self.taken: list[str] = []
         self.said: dict[str, dict[str, Any]] = {}
         """Step → everything that its outcomes told."""
-
-    async def look(
-        self,
-        setting_type: str,
-        value: Mapping[str, Any],
-        name: str,
-        *,
-        retiring: bool = False,
-        now: float | None = None,
-    ) -> Plan:
-        """The plan for one declaration. Errors of the object are raised."""
-        kind = KINDS[setting_type]
-        model = kind.value.model_validate({"target": "main", **value})
-        external = ExternalId(setting_type, kind.identify(name, model))
-        desired = None if retiring else kind.desired(name, model)
-        observed = (await self.backend.observe({external: desired})).get(external)
-        if isinstance(observed, Exception):
-            raise observed
-        return kind.plan(external, desired, observed, time.time() if now is None else now)
 
     async def suggest(self, name: str, value: Mapping[str, Any], text: str) -> list[dict[str, Any]]:
         """What a suggester says."""
@@ -66,13 +43,9 @@ class SearchWorld:
 
     async def take(self, plan: Plan) -> list[Outcome]:
         """Its steps; the first that fails ends it."""
-        outcomes = []
-        for step in plan.steps:
-            self.taken.append(step.name)
-            outcomes += await self.backend.apply([step], self.fence)
-            self.said[step.name] = {**self.said.get(step.name, {}), **outcomes[-1].details}
-            if outcomes[-1].result is not Result.SUCCEEDED:
-                break
+        outcomes = await super().take(plan)
+        for step, outcome in zip(plan.steps, outcomes, strict=False):
+            self.said[step.name] = {**self.said.get(step.name, {}), **outcome.details}
         return outcomes
 
     async def converge(self, setting_type: str, value: Mapping[str, Any], name: str, *, until: str = "") -> Plan:
@@ -138,8 +111,9 @@ async def _recovered(url: str, name: str, password: str) -> None:
 async def search_world(url: str, *, secrets: DictSecrets | None = None, **target: Any) -> AsyncIterator[SearchWorld]:
     """Open the server at the URL."""
     value = Target.model_validate({"urls": [url], **target})
-    backend = await connect(Connection("default", "main", value, secrets or DictSecrets()))
+    secrets = secrets or DictSecrets()
+    backend = await connect(Connection("default", "main", value, secrets))
     try:
-        yield SearchWorld(backend)
+        yield SearchWorld(backend, secrets)
     finally:
         await backend.close()

@@ -6,21 +6,23 @@ import itertools
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from controlplane.client.http import CoreplaneClient
 from controlplane.devstack import minio, secrets
-from reconcilers.contract import Connection, ExternalId, Kind, Outcome, Plan
-from reconcilers.registry import SERVICES
+from reconcilers.contract import Connection
 from reconcilers.storage.backend import StorageBackend, connect
-from reconcilers.storage.s3 import S3Client, bucket_path
+from reconcilers.storage.s3 import Refused, Request, S3Client, bucket_path
 from schemas.storage import Target
-from tests.integration.cache_world import DictSecrets, OpenFence
+from tests.integration.backend_world import BackendWorld, DictSecrets
 from tests.servers import DaemonProcess
 
-KINDS: Mapping[str, Kind[Any, Any, Any]] = {kind.setting_type: kind for kind in SERVICES["storage"].kinds}
 BUCKET = "storage.bucket"
+POLICY, USER, GROUP, KEY = "storage.policy", "storage.user", "storage.group", "storage.access_key"
+CONFIG = "storage.server_config"
+FIRST, SECOND = {"from_env": "FIRST"}, {"from_env": "SECOND"}
+"""Passwords for users: `with_passwords` has them."""
 _NUMBERS = itertools.count(1)
 
 
@@ -42,6 +44,36 @@ def client_of(url: str, known: DictSecrets) -> S3Client:
     return S3Client(Connection("default", "main", value, known))
 
 
+def with_passwords(server: Any) -> DictSecrets:
+    """The administrator's login, and passwords to declare."""
+    found = login(server)
+    found.known |= {"FIRST": "first-secret-1", "SECOND": "second-secret-2"}
+    return found
+
+
+def reads(bucket: str, prefix: str = "") -> dict[str, Any]:
+    """May read a bucket. The spelling isn't the canonical one."""
+    statement = {
+        "Sid": "",
+        "Effect": "Allow",
+        "Action": ["s3:ListBucket", "s3:GetObject", "s3:GetObject", "s3:GetBucketLocation", "s3:GetBucketTagging"],
+        "Resource": [f"arn:aws:s3:::{bucket}/{prefix}*", f"arn:aws:s3:::{bucket}"],
+    }
+    return {"Version": "2012-10-17", "Statement": statement}
+
+
+async def may(url: str, name: str, secret: str, method: str, path: str) -> str:
+    """`yes`, or the code of the refusal. Logging in needs no right of its own."""
+    client = client_of(url, DictSecrets(KEY=name, SECRET=secret))
+    try:
+        await client.call(Request(method, path, body=b"x" if method == "PUT" else b""))
+    except Refused as exc:
+        return exc.code
+    finally:
+        await client.close()
+    return "yes"
+
+
 def target(url: str, secret: str = "secret") -> dict[str, Any]:
     """A target's value; the login is in the daemon's folder for secrets."""
     return {
@@ -55,8 +87,9 @@ def keep_login(daemon: DaemonProcess, server: Any) -> None:
     """Where `target` looks for it."""
     folder = daemon.data_dir / "secrets"
     folder.mkdir(exist_ok=True)
-    (folder / "name").write_text(minio.ADMIN)
-    (folder / "secret").write_text(secrets.ensure(server.place.data_dir, minio.ADMIN_SECRET))
+    ours = login(server).known
+    (folder / "name").write_text(ours["KEY"])
+    (folder / "secret").write_text(ours["SECRET"])
 
 
 @asynccontextmanager
@@ -68,45 +101,14 @@ async def driven(daemon: DaemonProcess, server: Any, name: str = "main") -> Asyn
         yield client
 
 
-class World:
-    """One open target. What is remembered between looks is kept as the controller keeps it."""
+class World(BackendWorld):
+    """One open target."""
+
+    backend: StorageBackend
 
     def __init__(self, backend: StorageBackend, known: DictSecrets) -> None:
-        self.backend = backend
+        super().__init__(backend, known)
         self.client: S3Client = backend.client
-        self.secrets = known
-        self.fence: Any = OpenFence()
-        self._memory: dict[ExternalId, dict[str, str]] = {}
-
-    async def look(
-        self, setting_type: str, value: Mapping[str, Any], name: str = "n", *, retiring: bool = False
-    ) -> Plan:
-        """The plan for one declaration. Errors of the object are raised."""
-        kind = KINDS[setting_type]
-        model = kind.value.model_validate({"target": "main", **value})
-        external = ExternalId(setting_type, kind.identify(name, model))
-        desired = None if retiring else kind.desired(name, model)
-        observed = (await self.backend.observe({external: desired})).get(external)
-        if isinstance(observed, Exception):
-            raise observed
-        memory = self._memory.setdefault(external, {})
-        plan = kind.plan(external, desired, kind.recall(observed, memory), 0.0)
-        if plan.converged:
-            memory |= plan.remember
-        return plan
-
-    async def take(self, plan: Plan) -> list[Outcome]:
-        """Take the steps of a plan, one after the other."""
-        outcomes = []
-        for step in plan.steps:
-            (outcome,) = await self.backend.apply([step], self.fence)
-            self._memory.setdefault(step.external, {}).update(outcome.remember)
-            outcomes.append(outcome)
-        return outcomes
-
-    async def declare(self, setting_type: str, value: Mapping[str, Any], name: str = "n") -> list[Outcome]:
-        """Take the steps of one plan."""
-        return await self.take(await self.look(setting_type, value, name))
 
     async def settled(self, setting_type: str, value: Mapping[str, Any], name: str = "n") -> None:
         """Declare it: every step succeeds, and then there is nothing left to do."""
@@ -143,3 +145,8 @@ async def world(server: Any, known: DictSecrets | None = None, **more: Any) -> A
         yield World(backend, known)
     finally:
         await backend.close()
+
+
+def as_user(server: Any, name: str, secret: str) -> AbstractAsyncContextManager[World]:
+    """The server as a declared user sees it."""
+    return world(server, DictSecrets(KEY=name, SECRET=secret))

@@ -6,7 +6,8 @@ import pytest
 from redis.asyncio import Redis
 
 from reconcilers.contract import Unreachable
-from tests.integration.cache_world import DictSecrets, world
+from tests.integration.backend_world import DictSecrets
+from tests.integration.cache_world import world
 from tests.integration.test_cache_redis_users import SPELLINGS
 
 pytestmark = pytest.mark.integration

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from reconcilers.contract import Result
-from tests.integration.cache_world import ClosedFence, hinted, world
+from tests.integration.backend_world import ClosedFence
+from tests.integration.cache_world import hinted, world
 
 pytestmark = pytest.mark.integration
 

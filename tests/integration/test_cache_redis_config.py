@@ -6,7 +6,8 @@ import pytest
 from redis.asyncio import Redis
 
 from reconcilers.contract import Result
-from tests.integration.cache_world import ClosedFence, world
+from tests.integration.backend_world import ClosedFence
+from tests.integration.cache_world import world
 
 pytestmark = pytest.mark.integration
 

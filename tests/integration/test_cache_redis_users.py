@@ -11,7 +11,8 @@ from redis.exceptions import ConnectionError as Disconnected
 from reconcilers.cache.redis_users import FEW, observe_users
 from reconcilers.contract import ExternalId, Result, TerminalError
 from schemas.cache import SCRATCH_USER_PREFIX
-from tests.integration.cache_world import KINDS, ClosedFence, DictSecrets, world
+from tests.integration.backend_world import KINDS, ClosedFence, DictSecrets
+from tests.integration.cache_world import world
 
 pytestmark = pytest.mark.integration
 

@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 
 from reconcilers import cache
 from reconcilers.contract import Measurement, Result, Unreachable
-from tests.integration.cache_world import DEADLINE_S, DictSecrets, hinted, world
+from tests.integration.backend_world import DictSecrets
+from tests.integration.cache_world import DEADLINE_S, hinted, world
 
 pytestmark = pytest.mark.integration
 

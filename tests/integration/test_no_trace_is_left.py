@@ -13,7 +13,7 @@ from tests.e2e.conditions import until
 from tests.integration import queue_world
 from tests.integration.four_services import PASSWORD, SECRET, TARGETS, FourServices, connected
 from tests.integration.queue_world import unique
-from tests.integration.test_storage_logins import reads
+from tests.integration.storage_world import reads
 from tests.servers import DaemonProcess
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.integration.cache_world import DictSecrets
+from tests.integration.backend_world import DictSecrets
 from tests.integration.queue_world import ADMIN_PASSWORD, target_value, unique, world
 from tests.integration.test_queue_cluster import by_hand, settled
 from tests.integration.test_queue_topics import orders

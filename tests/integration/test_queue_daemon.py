@@ -216,6 +216,28 @@ async def test_permissions_have_one_owner_whichever_kind_declares_them(queue_dae
     assert found["status"]["drift"] == []
 
 
+async def test_two_targets_that_lead_to_one_cluster_by_other_servers_are_one(queue_daemon, kafka_broker):
+    """The cluster itself says so: the older setting has the object, also after a restart and for what is only foreseen."""
+    client, name = queue_daemon, unique("orders")
+    await put(client, "queue.target", "open", {"bootstrap_servers": plain(kafka_broker)})
+    older, younger = ({"target": target, **orders(name)} for target in ("main", "open"))
+    await put(client, "queue.topic", "older", older)
+    differing = {**younger, "config": {"retention.ms": 1}}
+    await client.put_setting("queue.topic", "younger", {"value": differing})
+    found = await phase(client, "queue.topic", "younger", "Stalled", "Conflict")
+    assert "default/queue.topic/older" in str(found["status"]["conditions"])
+    await client.process.restart()
+    await phase(client, "queue.topic", "older", "Ready")
+    await phase(client, "queue.topic", "younger", "Stalled", "Conflict")
+    foreseen = await client.plan([{"type": "queue.topic", "name": "third", "value": differing}])
+    assert "queue.topic/older" in str(foreseen)
+    assert foreseen["steps"] == []
+    async with by_hand(kafka_broker) as hand:
+        assert await overrides(hand, name) == {"retention.ms": "3600000"}
+    await client.delete_setting("queue.topic", "older", wait="Gone", wait_s=60)
+    await put(client, "queue.topic", "younger", younger)
+
+
 async def test_permissions_come_before_their_user_and_go_after_it(queue_daemon, tmp_path):
     """And one alone, or both changed, as if the other weren't there."""
     client, name, topic = queue_daemon, unique("alice"), unique("news")

@@ -11,7 +11,7 @@ import pytest
 
 from reconcilers.contract import BackendError, Result, TerminalError, Unreachable
 from reconcilers.queue.admin import QUEUED, STUCK, AdminThread
-from tests.integration.cache_world import DictSecrets
+from tests.integration.backend_world import DictSecrets
 from tests.integration.queue_world import by_hand, sasl, unique, world
 from tests.integration.test_queue_daemon import phase, put, queue_daemon  # noqa: F401 - a fixture
 from tests.integration.test_queue_topics import orders

@@ -11,9 +11,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from reconcilers.contract import TerminalError
 from reconcilers.queue.data import publish
 from reconcilers.queue.operations import OPERATIONS
-from reconcilers.queue.routing import dead_letter, table_topic
+from reconcilers.queue.routing import dead_letter, router_group, table_topic
 from schemas.queue_operations import Outgoing
-from tests.integration.cache_world import DictSecrets
+from tests.integration.backend_world import DictSecrets
 from tests.integration.queue_world import by_hand, plain, unique, world
 from tests.integration.test_queue_topics import orders
 
@@ -223,12 +223,21 @@ async def test_the_control_plane_leaves_its_own_records_alone(kafka_broker):
         for kind, value in (
             ("queue.user", {"username": "coreplane", "password": {"from_env": "PW"}}),
             ("queue.acl", {"principal": "User:coreplane", "acls": []}),
-            ("queue.quota", {"user": "coreplane", "quotas": {"request_percentage": 0.01}}),
         ):
             with pytest.raises(TerminalError) as user:
                 await one.look(kind, value)
             assert user.value.reason == "OwnUser"
-        for topic in ("coreplane.settings", table_topic("default", "main")):
+        with pytest.raises(TerminalError) as limit:
+            await one.look("queue.quota", {"user": "coreplane", "quotas": {"request_percentage": 0.01}})
+        assert limit.value.reason == "SelfThrottled"
+        for name, request in (
+            ("delete_group", {}),
+            ("reset_offsets", {"to": {"at": "earliest"}, "plan": "any"}),
+        ):
+            with pytest.raises(TerminalError) as refused:
+                await operate(one, name, group=router_group("default", "another"), **request)
+            assert refused.value.reason == "OwnGroup"
+        for topic in ("coreplane.settings", table_topic("default", "main"), table_topic("acme", "another")):
             for name, request in (
                 ("purge", {"topic": topic, "before": {"at": "latest"}}),
                 ("publish", {"topic": topic, "messages": [{"value": "x"}]}),

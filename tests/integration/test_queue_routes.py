@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from reconcilers.contract import Connection
 from reconcilers.queue.backend import connect
 from schemas.queue import Target
-from tests.integration.cache_world import DictSecrets
+from tests.integration.backend_world import DictSecrets
 from tests.integration.queue_world import ADMIN_PASSWORD, admin_password, by_hand, plain, target_value, unique
 from tests.integration.test_queue_daemon import phase, put
 from tests.servers import DaemonProcess

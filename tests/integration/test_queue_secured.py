@@ -22,7 +22,7 @@ from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.ports import LOOPBACK, any_free
 from controlplane.devstack.process import Server
 from reconcilers.contract import BackendError, TerminalError, Unreachable
-from tests.integration.cache_world import DictSecrets
+from tests.integration.backend_world import DictSecrets
 from tests.integration.queue_world import ADMIN_PASSWORD, admin_password, sasl, unique, world
 from tests.integration.test_queue_daemon import put
 from tests.integration.test_queue_operations import a_topic, operate

@@ -8,7 +8,7 @@ import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from reconcilers.contract import Result, TerminalError, TransientError
-from tests.integration.cache_world import ClosedFence
+from tests.integration.backend_world import ClosedFence
 from tests.integration.queue_world import by_hand, unique, world
 
 pytestmark = pytest.mark.integration

@@ -7,22 +7,25 @@ import time
 from contextlib import asynccontextmanager
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaConnectionError, TopicAuthorizationFailedError
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
 from controlplane.devstack import kafka
 from reconcilers.contract import TerminalError
-from tests.integration.cache_world import DictSecrets
-from tests.integration.queue_world import ADMIN_PASSWORD, by_hand, sasl, unique, world
+from reconcilers.queue.data import publish
+from schemas.queue_operations import Outgoing
+from tests.integration.backend_world import DictSecrets
+from tests.integration.queue_world import ADMIN_PASSWORD, by_hand, plain, sasl, unique, world
 from tests.integration.test_queue_topics import orders
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+PASSWORD = "open sesame"
 USER, ACLS, QUOTA, TOPIC = "queue.user", "queue.acl", "queue.quota", "queue.topic"
 
 
 def secrets():
-    return DictSecrets(PW="open sesame", NEXT="sesame, open")
+    return DictSecrets(PW=PASSWORD, NEXT="sesame, open")
 
 
 def shop_user(**more):
@@ -64,12 +67,12 @@ async def test_a_declared_user_gets_in_with_its_password_and_no_other(kafka_brok
     async with world(kafka_broker, secrets()) as one:
         assert await one.converge(USER, shop_user(username=name)) == ["SetCredential"]
         assert await one.converge(USER, shop_user(username=name)) == []
-        assert await gets_in(kafka_broker, name, "open sesame")
+        assert await gets_in(kafka_broker, name, PASSWORD)
         assert not await gets_in(kafka_broker, name, "wrong")
         rotated = shop_user(username=name) | {"password": {"from_env": "NEXT"}}
         assert await one.converge(USER, rotated) == ["SetCredential"]
         assert await gets_in(kafka_broker, name, "sesame, open")
-        assert not await gets_in(kafka_broker, name, "open sesame")
+        assert not await gets_in(kafka_broker, name, PASSWORD)
 
 
 async def test_the_secret_behind_a_reference_changed_and_is_written_again(kafka_broker):
@@ -80,7 +83,7 @@ async def test_the_secret_behind_a_reference_changed_and_is_written_again(kafka_
         plan = await one.look(USER, shop_user(username=name))
         assert [difference.path for difference in plan.differences] == ["/password"]
         assert "a new one" not in repr(plan)
-        assert "open sesame" not in repr(plan) + repr(one.remembered)
+        assert PASSWORD not in repr(plan) + repr(one.remembered)
         await one.converge(USER, shop_user(username=name))
         assert await gets_in(kafka_broker, name, "a new one")
 
@@ -89,11 +92,11 @@ async def test_another_mechanism_is_another_way_in_and_is_closed(kafka_broker):
     name = unique("alice")
     async with world(kafka_broker, secrets()) as one:
         await one.converge(USER, shop_user(username=name, mechanism="SCRAM-SHA-256"))
-        assert await gets_in(kafka_broker, name, "open sesame", "SCRAM-SHA-256")
+        assert await gets_in(kafka_broker, name, PASSWORD, "SCRAM-SHA-256")
         steps = await one.converge(USER, shop_user(username=name, mechanism="SCRAM-SHA-512"))
         assert steps == ["SetCredential", "DropCredential"]
-        assert not await gets_in(kafka_broker, name, "open sesame", "SCRAM-SHA-256")
-        assert await gets_in(kafka_broker, name, "open sesame")
+        assert not await gets_in(kafka_broker, name, PASSWORD, "SCRAM-SHA-256")
+        assert await gets_in(kafka_broker, name, PASSWORD)
 
 
 async def test_what_is_granted_works_and_what_is_not_is_refused(kafka_broker):
@@ -103,12 +106,12 @@ async def test_what_is_granted_works_and_what_is_not_is_refused(kafka_broker):
         for topic in (mine, other):
             await one.converge(TOPIC, orders(topic), topic)
         await one.converge(USER, shop_user(username=name, acls=acls))
-        async with producing(kafka_broker, name, "open sesame") as producer:
+        async with producing(kafka_broker, name, PASSWORD) as producer:
             await producer.send_and_wait(mine, b"in")
             with pytest.raises(TopicAuthorizationFailedError):
                 await producer.send_and_wait(other, b"in")
         assert await one.converge(USER, shop_user(username=name, acls=[])) == ["ChangeAcls"]
-        async with producing(kafka_broker, name, "open sesame") as producer:
+        async with producing(kafka_broker, name, PASSWORD) as producer:
             with pytest.raises(TopicAuthorizationFailedError):
                 await producer.send_and_wait(mine, b"in")
 
@@ -128,11 +131,11 @@ async def test_what_is_denied_is_refused_although_more_is_granted(kafka_broker):
         await one.converge(USER, shop_user(username=name, acls=acls))
         assert await one.converge(USER, shop_user(username=name, acls=acls)) == []
         async with (
-            producing(kafka_broker, name, "open sesame", transactional_id="mine-1") as producer,
+            producing(kafka_broker, name, PASSWORD, transactional_id="mine-1") as producer,
             producer.transaction(),
         ):
             await producer.send_and_wait(mine, b"in")
-        async with producing(kafka_broker, name, "open sesame") as producer:
+        async with producing(kafka_broker, name, PASSWORD) as producer:
             with pytest.raises(TopicAuthorizationFailedError):
                 await producer.send_and_wait(secret, b"in")
 
@@ -180,29 +183,56 @@ async def test_a_retired_user_takes_its_permissions_and_quotas_with_it(kafka_bro
     async with world(kafka_broker, secrets()) as one:
         assert await one.converge(USER, value) == ["SetCredential", "ChangeAcls", "SetQuotas"]
         assert await one.converge(USER, value, retiring=True) == ["SetQuotas", "ChangeAcls", "DropCredential"]
-        assert not await gets_in(kafka_broker, name, "open sesame")
+        assert not await gets_in(kafka_broker, name, PASSWORD)
         assert (await one.look(ACLS, {"principal": f"User:{name}", "acls": acls}, retiring=True)).converged
         assert (await one.look(QUOTA, {"user": name, "quotas": {}}, retiring=True)).converged
 
 
-async def test_a_quota_slows_its_user_down(kafka_broker):
-    name, topic = unique("alice"), unique("mine")
-    acls = [{"resource": "topic", "name": topic, "operations": ["write", "describe"]}]
+async def written_s(broker, name, topic):
+    """Seconds for 240 kB in twelve requests."""
+    async with producing(broker, name, PASSWORD) as producer:
+        begun = time.monotonic()
+        for _ in range(12):
+            await producer.send_and_wait(topic, bytes(20_000))
+        return time.monotonic() - begun
+
+
+async def read_s(broker, name, topic):
+    """Seconds for reading the first 240 kB, a message at a time."""
+    consumer = AIOKafkaConsumer(
+        **login(broker, name, PASSWORD), auto_offset_reset="earliest", max_partition_fetch_bytes=20_000
+    )
+    try:
+        await consumer.start()
+        consumer.assign([TopicPartition(topic, 0)])
+        begun = time.monotonic()
+        for _ in range(12):
+            await consumer.getone()
+        return time.monotonic() - begun
+    finally:
+        await consumer.stop()
+
+
+SLOW = {
+    "producer_byte_rate": (10_000, written_s),  # what exceeds it over the last 10 s is paid for with silence
+    "consumer_byte_rate": (10_000, read_s),
+    "request_percentage": (0.01, written_s),  # a tenth of a millisecond a second
+}
+
+
+@pytest.mark.parametrize("limit", SLOW)
+async def test_a_quota_slows_its_user_down(kafka_broker, limit):
+    name, topic, (rate, work_s) = unique("alice"), unique("mine"), SLOW[limit]
+    acls = [{"resource": "topic", "name": topic, "operations": ["read", "write", "describe"]}]
     async with world(kafka_broker, secrets()) as one:
-        await one.converge(TOPIC, orders(topic), topic)
-        value = shop_user(username=name, acls=acls, quotas={"producer_byte_rate": 10_000})
+        await one.converge(TOPIC, orders(topic, partitions=1), topic)
+        value = shop_user(username=name, acls=acls)
         await one.converge(USER, value)
-        async with producing(kafka_broker, name, "open sesame") as producer:
-            begun = time.monotonic()
-            for _ in range(12):  # 240 kB: what exceeds 10 kB/s over the last 10 s is paid for with silence
-                await producer.send_and_wait(topic, bytes(20_000))
-        throttled_s = time.monotonic() - begun
+        await publish(one.backend.client_options, topic, [Outgoing(value="x" * 20_000)] * 12)
+        assert await one.converge(USER, value | {"quotas": {limit: rate}}) == ["SetQuotas"]
+        throttled_s = await work_s(kafka_broker, name, topic)
         assert await one.converge(USER, value | {"quotas": {}}) == ["SetQuotas"]
-        async with producing(kafka_broker, name, "open sesame") as producer:
-            begun = time.monotonic()
-            for _ in range(12):
-                await producer.send_and_wait(topic, bytes(20_000))
-        assert throttled_s > 3 * (time.monotonic() - begun)
+        assert throttled_s > 3 * await work_s(kafka_broker, name, topic)
 
 
 async def test_quotas_of_defaults_clients_and_addresses(kafka_broker):
@@ -248,6 +278,53 @@ async def test_the_daemon_does_not_lock_itself_out(kafka_broker):
         assert plan.blocked.reason == "SelfLockout"
 
 
+async def test_no_limit_holds_the_daemon_up(kafka_broker):
+    """Not its own, nor one for everybody or every client, unless it has one of its own that leaves it room."""
+    slow, room = {"producer_byte_rate": 1000}, {"producer_byte_rate": 1e9}
+    own = {"username": kafka.ADMIN, "password": {"from_env": ADMIN_PASSWORD}, "quotas": slow}
+    everybody = {"user": "<default>", "quotas": slow}
+    async with world(kafka_broker, secrets()) as one:
+        for setting_type, value in (
+            (USER, own),
+            (QUOTA, {"user": kafka.ADMIN, "quotas": slow}),
+            (QUOTA, everybody),
+            (QUOTA, {"client_id": "<default>", "quotas": slow}),
+            (QUOTA, {"client_id": "coreplane", "quotas": slow}),
+            (QUOTA, {"ip": "127.0.0.1", "connection_creation_rate": 1}),
+        ):
+            with pytest.raises(TerminalError) as refused:
+                await one.look(setting_type, value)
+            assert refused.value.reason == "SelfThrottled"
+        mine = {"user": kafka.ADMIN, "quotas": room}
+        assert await one.converge(QUOTA, mine) == ["SetQuotas"]
+        try:
+            assert await one.converge(QUOTA, everybody) == ["SetQuotas"]
+            with pytest.raises(TerminalError, match="give user admin"):
+                await one.look(QUOTA, mine, retiring=True)
+            topic = unique("mine")
+            await one.converge(TOPIC, orders(topic), topic)
+            begun = time.monotonic()
+            await publish(one.backend.client_options, topic, [Outgoing(value="x" * 20_000)] * 12)
+            assert time.monotonic() - begun < 60, "at 1 kB/s it would take minutes"
+        finally:
+            assert await one.converge(QUOTA, everybody, retiring=True) == ["SetQuotas"]
+        assert await one.converge(QUOTA, mine, retiring=True) == ["SetQuotas"]
+
+
+async def test_a_login_that_is_not_scram_is_guarded_too(kafka_broker):
+    """Whoever comes in without a login is ANONYMOUS, who may be given and denied as everybody."""
+    server = {"bootstrap_servers": plain(kafka_broker), "security": {"protocol": "PLAINTEXT"}}
+    denied = [{"resource": "topic", "name": "*", "operations": ["describe"], "permission": "deny"}]
+    async with world(kafka_broker, secrets(), **server) as one:
+        for principal in ("User:ANONYMOUS", "User:*"):
+            with pytest.raises(TerminalError) as refused:
+                await one.look(ACLS, {"principal": principal, "acls": denied})
+            assert refused.value.reason == "SelfLockout"
+        with pytest.raises(TerminalError) as refused:
+            await one.look(QUOTA, {"user": "ANONYMOUS", "quotas": {"request_percentage": 1}})
+        assert refused.value.reason == "SelfThrottled"
+
+
 async def test_a_consumer_of_a_granted_group_reads_and_another_group_is_refused(kafka_broker):
     name, topic = unique("alice"), unique("mine")
     acls = [
@@ -257,9 +334,9 @@ async def test_a_consumer_of_a_granted_group_reads_and_another_group_is_refused(
     async with world(kafka_broker, secrets()) as one:
         await one.converge(TOPIC, orders(topic), topic)
         await one.converge(USER, shop_user(username=name, acls=acls))
-        async with producing(kafka_broker, name, "open sesame") as producer:
+        async with producing(kafka_broker, name, PASSWORD) as producer:
             await producer.send_and_wait(topic, b"read me")
-        options = login(kafka_broker, name, "open sesame")
+        options = login(kafka_broker, name, PASSWORD)
         message = await first_of(AIOKafkaConsumer(topic, group_id="mine", auto_offset_reset="earliest", **options))
         assert message.value == b"read me"
         with pytest.raises(GroupAuthorizationFailedError):

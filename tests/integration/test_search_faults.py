@@ -9,7 +9,7 @@ import pytest
 
 from reconcilers.contract import Result, TerminalError, TransientError, Unreachable
 from tests.e2e.conditions import condition_of, phase, until
-from tests.integration.cache_world import OpenFence
+from tests.integration.backend_world import OpenFence
 from tests.integration.search_load import load, settled
 from tests.integration.search_world import INDEX, SearchWorld, login, opened
 from tests.integration.test_search_migration import Crash, CrashingFence, seed, serving, value

@@ -10,7 +10,8 @@ import pytest
 
 from reconcilers.contract import TerminalError, TransientError
 from reconcilers.registry import SERVICES
-from tests.integration.search_world import INDEX, KINDS, SearchWorld, login, opened
+from tests.integration.backend_world import KINDS
+from tests.integration.search_world import INDEX, SearchWorld, login, opened
 
 pytestmark = pytest.mark.integration
 
@@ -81,6 +82,11 @@ async def test_queries_are_bounded_filtered_by_tenant_and_counted(elasticsearch_
         assert measured["queries_without_hits_total", "match(title)"] == 1
         assert measured["queries_total", "cheap"] == 1
         assert measured["health_status", None] in (0, 1, 2)
+        assert narrow["counted_as"] == "cheap"
+        await run(ours, "click", index="ops-query", counted_as=found["counted_as"], position=3)
+        clicked = {(m.metric_type, m.tags.get("query")): m.value for m in await world.backend.sample()}
+        assert clicked["query_clicks_total", "match(title)"] == 1
+        assert clicked["query_click_positions_total", "match(title)"] == 3
 
 
 async def test_bulk_tells_the_fate_of_every_item(elasticsearch_server):
@@ -258,3 +264,37 @@ async def test_advice_comes_with_its_evidence(elasticsearch_server):
         assert mine["more shards than its size needs"]["number_of_shards"] == 3
         assert mine["fields that can be neither searched, sorted nor aggregated"] == {"fields": ["dead"]}
         assert "Query" in mine["query slow one is slow"]["plan"][0]
+
+
+async def test_where_templates_are_in_effect(elasticsearch_server):
+    async with opened(elasticsearch_server) as world:
+        context = Context(world)
+
+        async def template(replicas: int) -> None:
+            body = {
+                "index_patterns": ["effect-*"],
+                "priority": 700,
+                "composed_of": ["effect-part"],
+                "template": {"settings": {"number_of_replicas": replicas}},
+                "version": replicas + 1,
+            }
+            await world.wire.ask("PUT", "/_index_template/effect", body)
+
+        part = {"template": {"mappings": {"properties": {"n": {"type": "integer"}}}}}
+        await world.wire.ask("PUT", "/_component_template/effect-part", part)
+        await template(0)
+        await world.wire.ask("PUT", "/effect-1", {})
+        before = await run(context, "effective", target="main", match="effect-*")
+        assert before["templates"] == [
+            {"template": "effect", "version": 1, "composed_of": ["effect-part"], "effective": 1, "of": 1}
+        ]
+        await template(1)
+        await world.wire.ask("PUT", "/effect-2?wait_for_active_shards=0", {})
+        after = await run(context, "effective", target="main", match="effect-*")
+        assert [(row["index"], row["follows"], row["differs"]) for row in after["indices"]] == [
+            ("effect-1", False, ["/settings/number_of_replicas"]),
+            ("effect-2", True, []),
+        ]
+        assert [(row["effective"], row["of"]) for row in after["templates"]] == [(1, 2)]
+        await world.wire.ask("DELETE", "/effect-1,effect-2")
+        await world.wire.ask("DELETE", "/_index_template/effect")

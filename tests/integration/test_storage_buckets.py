@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from controlplane.devstack.guardian import Guardian
+from controlplane.devstack.minio import MINIO
 from reconcilers.contract import ExternalId, Result
 from reconcilers.storage import model
 from reconcilers.storage.s3 import Refused, Request, bucket_path
 from reconcilers.storage.steps import SetLifecycle
+from schemas.storage import Bucket, LifecycleRule, Retention
 from tests.integration.storage_world import BUCKET, World, fresh, world
+from tests.servers import started, with_environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -63,6 +69,44 @@ FIELDS: list[dict[str, Any]] = [
     {"lifecycle": [{"id": "n", "noncurrent_days": 30, "noncurrent_keep": 3}]},
     {"lifecycle": [{"id": "n", "noncurrent_keep": 3}, {"id": "m", "expired_delete_marker": True}]},
 ]
+
+
+ELSEWHERE = {
+    "encryption": "test_buckets_are_encrypted_where_there_is_a_key",
+    "notifications": "test_storage_notifications.py",
+    "replication": "test_storage_replication.py",
+    "transition": "test_storage_replication.py",
+}
+"""Fields that need more than the run's server: the test, or the file, that has them converge."""
+REFUSED = {"abort_multipart_days"}
+"""Fields that only explain themselves."""
+
+
+def test_no_field_of_a_bucket_is_left_out():
+    rules = [rule for fields in FIELDS for rule in fields.get("lifecycle", ())]
+    retentions = [fields["retention"] for fields in FIELDS if "retention" in fields]
+    for model_class, values in ((Bucket, FIELDS), (LifecycleRule, rules), (Retention, retentions)):
+        left = set(model_class.model_fields) - {name for value in values for name in value} - set(ELSEWHERE) - REFUSED
+        assert left <= {"target", "bucket"}, f"have {model_class.__name__} converge with: {left}"
+
+
+@pytest.fixture
+async def keyed_server(tmp_path: Any, minio_program: Any, guardian: Guardian) -> AsyncIterator[Any]:
+    """A MinIO that holds a key by itself."""
+    key = f"shop-key:{base64.b64encode(bytes(32)).decode()}"
+    server = await started(with_environment(MINIO, MINIO_KMS_SECRET_KEY=key), tmp_path, minio_program, guardian)
+    yield server
+    await server.kill()
+
+
+async def test_buckets_are_encrypted_where_there_is_a_key(keyed_server: Any):
+    async with world(keyed_server) as w:
+        for encryption, algorithm in (({"kms_key": "shop-key"}, b"aws:kms"), ("sse-s3", b"AES256")):
+            await w.settled(BUCKET, {"bucket": "sealed", "encryption": encryption})
+            assert algorithm in await w.raw("sealed", "encryption")
+        await w.put_object("sealed", "o", b"secret")
+        reply = await w.client.call(Request("GET", "/sealed/o"))
+        assert (reply.body, reply.headers["x-amz-server-side-encryption"]) == (b"secret", "AES256")
 
 
 async def drop(world: World, bucket: str) -> None:

@@ -110,6 +110,29 @@ async def test_a_wrong_password_stalls_the_target_and_says_why(client: Coreplane
     assert "not-the-password" not in str(found)
 
 
+@pytest.mark.parametrize(
+    ("setting_type", "field"),
+    [("storage.policy", "document"), ("storage.bucket", "access")],
+    ids=["of users", "of a bucket"],
+)
+async def test_a_policy_that_the_server_refuses_is_stalled_in_its_words_and_heals_when_it_is_mended(
+    client: CoreplaneClient, setting_type: str, field: str
+):
+    name = fresh("policy")
+
+    def value(action: str) -> dict[str, Any]:
+        statement: dict[str, Any] = {"Effect": "Allow", "Action": action, "Resource": f"arn:aws:s3:::{name}/*"}
+        statement |= {"Principal": "*"} if field == "access" else {}
+        document = {"Version": "2012-10-17", "Statement": [statement]}
+        return {"target": "main", field: {"policy": document} if field == "access" else document}
+
+    await client.put_setting(setting_type, name, {"value": value("s3:NoSuchAction")})
+    stalled = condition_of(await phase(client, setting_type, name, "Stalled"), "Stalled")
+    assert stalled["reason"] in ("XMinioMalformedIAMPolicy", "MalformedPolicy")
+    assert "NoSuchAction" in stalled["message"]
+    await client.put_setting(setting_type, name, {"value": value("s3:GetObject")}, wait="Ready", wait_s=30)
+
+
 async def test_a_membership_has_one_owner_and_the_second_says_conflict_until_the_first_lets_go(
     client: CoreplaneClient, outside: World, daemon: DaemonProcess
 ):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from controlplane.devstack.guardian import Guardian
+from controlplane.devstack.minio import MINIO
 from reconcilers.storage import model
 from reconcilers.storage.s3 import Request
 from reconcilers.storage.survey import Survey
-from tests.integration.storage_world import BUCKET, fresh, world
-from tests.integration.test_storage_logins import FIRST, GROUP, KEY, POLICY, USER, known, reads
+from tests.e2e.conditions import until
+from tests.integration.storage_world import BUCKET, FIRST, GROUP, KEY, POLICY, USER, fresh, reads, with_passwords, world
+from tests.servers import started, with_environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -43,7 +47,7 @@ async def test_users_policies_groups_and_keys_converge_as_they_are_found_once_th
     minio_server: Any,
 ):
     user, policy, group, key = fresh("u"), fresh("p"), fresh("g"), fresh("k")
-    async with world(minio_server, known(minio_server)) as w:
+    async with world(minio_server, with_passwords(minio_server)) as w:
         await w.settled(POLICY, {"policy": policy, "document": reads("some")})
         await w.settled(GROUP, {"group": group, "policies": [policy]})
         await w.settled(USER, {"access_key": user, "secret_key": FIRST, "policies": [policy], "groups": [group]})
@@ -104,3 +108,44 @@ async def test_a_walk_tells_what_is_cold_what_will_expire_and_which_uploads_were
         found = await told(Survey(w.client, cold_s=-60))
         assert (found["bucket_cold_objects"], found["bucket_cold_bytes"]) == (5, 25)
         assert {one.metric_type for one in await w.backend.sample()} >= {"bucket_cold_bytes", "capacity_bytes"}
+
+
+async def test_what_the_rules_removed_is_counted(tmp_path: Any, guardian: Guardian, minio_program: Any):
+    hurried = with_environment(MINIO, MINIO_SCANNER_CYCLE="1s", MINIO_SCANNER_SPEED="fastest")
+    server: Any = await started(hurried, tmp_path, minio_program, guardian)
+    async with world(server) as w:
+        await w.settled(BUCKET, {"bucket": "expires"})
+        for key in ("old/1", "old/2", "kept"):
+            await w.put_object("expires", key)
+        date = "<Expiration><Date>2020-01-01T00:00:00Z</Date></Expiration>"
+        rule = f"<Rule><ID>x</ID><Status>Enabled</Status><Filter><Prefix>old/</Prefix></Filter>{date}</Rule>"
+        await w.put_raw("expires", "lifecycle", f"<LifecycleConfiguration>{rule}</LifecycleConfiguration>")
+
+        async def removed() -> bool:
+            rows = {one.metric_type: one.value for one in await w.backend.sample()}
+            return rows["lifecycle_removed_total"] == 2
+
+        await until(removed, 120, "the server's scanner came by")
+    await server.kill()
+
+
+async def test_huge_buckets_hold_up_no_walk_of_others_and_are_gone_on_with_where_it_was(minio_server: Any):
+    huge, small = [fresh("huge") for _ in range(6)], fresh("small")
+    async with world(minio_server) as w:
+        for bucket in (*huge, small):
+            await w.settled(BUCKET, {"bucket": bucket})
+        for number in range(10):
+            await asyncio.gather(*(w.put_object(bucket, f"{number}", b"12345") for bucket in huge))
+        await w.put_object(small, "only", b"1")
+        seen = dict(w.backend._buckets.seen())
+        held = [(bucket, seen[bucket]) for bucket in (*huge, small)]
+        survey = Survey(w.client, cold_s=-60, page=1)
+        ended = dict[str, tuple[int, float]]()
+        for look in range(1, 20):
+            for one in await survey.look(held):
+                if one.metric_type == "bucket_cold_objects":
+                    ended[one.tags["bucket"]] = (look, one.value)
+        assert ended.pop(small) == (2, 1), "after the five that came before it"
+        assert sorted(ended) == sorted(huge)
+        assert {count for _, count in ended.values()} == {10}, "nothing is counted twice, or left out"
+        assert max(look for look, _ in ended.values()) <= 7, "sixty pages and one, ten each time"

@@ -16,16 +16,25 @@ import pytest
 from aiohttp import web
 
 from controlplane.devstack import minio
-from controlplane.devstack.guardian import Guardian
-from controlplane.devstack.minio import MINIO
 from reconcilers.contract import Result, TerminalError, TransientError, Unreachable
 from reconcilers.storage import s3
 from reconcilers.storage.s3 import Unanswered, bucket_path
 from tests.e2e.conditions import condition_of, phase, until
-from tests.integration.cache_world import ClosedFence, DictSecrets
-from tests.integration.storage_world import BUCKET, World, driven, fresh, target, world
-from tests.integration.test_storage_logins import FIRST, POLICY, USER, as_user, known
-from tests.servers import DaemonProcess, started
+from tests.integration.backend_world import ClosedFence, DictSecrets
+from tests.integration.storage_world import (
+    BUCKET,
+    FIRST,
+    POLICY,
+    USER,
+    World,
+    as_user,
+    driven,
+    fresh,
+    target,
+    with_passwords,
+    world,
+)
+from tests.servers import DaemonProcess
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -192,7 +201,7 @@ async def test_a_bucket_that_belongs_to_others_is_left_alone_and_said(minio_serv
             {"Effect": "Allow", "Action": "s3:ListAllMyBuckets", "Resource": "arn:aws:s3:::*"},
         ],
     }
-    async with world(minio_server, known(minio_server)) as w:
+    async with world(minio_server, with_passwords(minio_server)) as w:
         await w.settled(BUCKET, {"bucket": theirs})
         await w.settled(POLICY, {"policy": policy, "document": own})
         await w.settled(USER, {"access_key": name, "secret_key": FIRST, "policies": [policy]})
@@ -211,23 +220,20 @@ async def test_a_policy_that_the_server_refuses_says_its_words(minio_server: Any
         assert "NoSuchAction" in refused.error.message
 
 
-async def test_a_bucket_that_goes_while_its_server_is_away_goes_when_it_is_back(
-    daemon: DaemonProcess, guardian: Guardian, minio_program: Any, tmp_path: Any
-):
-    server: Any = await started(MINIO, tmp_path / "own", minio_program, guardian)
+async def test_a_bucket_that_goes_while_its_server_is_away_goes_when_it_is_back(daemon: DaemonProcess, own_minio: Any):
     policy = {"deletion": "delete", "allow": ["EmptyBucket"]}
     value = {"target": "own", "versioning": "enabled"}
-    async with driven(daemon, server, "own") as client:
+    async with driven(daemon, own_minio, "own") as client:
         declared = {"value": value, "policy": policy}
         await client.put_setting("storage.bucket", "short-lived", declared, wait="Ready", wait_s=60)
-        async with world(server) as w:
+        async with world(own_minio) as w:
             await put_some(w)
-        await server.kill()
+        await own_minio.kill()
         await client.delete_setting("storage.bucket", "short-lived")
         await daemon.kill()
         await daemon.start()
-        await server.start()
-    async with world(server) as w:
+        await own_minio.start()
+    async with world(own_minio) as w:
 
         async def gone() -> bool:
             try:
@@ -237,7 +243,6 @@ async def test_a_bucket_that_goes_while_its_server_is_away_goes_when_it_is_back(
             return False
 
         await until(gone, 120, "the bucket is gone")
-    await server.kill()
 
 
 async def put_some(w: World) -> None:
@@ -259,19 +264,18 @@ async def filled(w: World, bucket: str, versions: int) -> None:
 
 @pytest.mark.parametrize("victim", ["daemon", "server"])
 async def test_whoever_is_killed_while_a_bucket_is_emptied_it_goes_on_and_nothing_else_is_touched(
-    daemon: DaemonProcess, guardian: Guardian, minio_program: Any, tmp_path: Any, victim: str
+    daemon: DaemonProcess, own_minio: Any, victim: str
 ):
-    server: Any = await started(MINIO, tmp_path / "own", minio_program, guardian)
     killed = asyncio.Event()
 
     async def kill_at_the_second(number: int) -> None:
         if number == 2 and not killed.is_set():
-            await (daemon.kill() if victim == "daemon" else server.kill())
+            await (daemon.kill() if victim == "daemon" else own_minio.kill())
             killed.set()
 
     policy = {"deletion": "delete", "allow": ["EmptyBucket"]}
-    async with between(server) as proxy:
-        async with driven(daemon, proxy, "own") as client, world(server) as w:
+    async with between(own_minio) as proxy:
+        async with driven(daemon, proxy, "own") as client, world(own_minio) as w:
             for name in ("to-go", "to-go-not"):
                 declared = {"value": {"target": "own"}, "policy": policy}
                 await client.put_setting("storage.bucket", name, declared, wait="Ready", wait_s=60)
@@ -283,8 +287,8 @@ async def test_whoever_is_killed_while_a_bucket_is_emptied_it_goes_on_and_nothin
             await client.delete_setting("storage.bucket", "to-go")
             async with asyncio.timeout(90):
                 await killed.wait()
-        await (daemon if victim == "daemon" else server).start()
-        async with world(server) as w:
+        await (daemon if victim == "daemon" else own_minio).start()
+        async with world(own_minio) as w:
 
             async def gone() -> bool:
                 return b"<Name>to-go</Name>" not in await w.client.get("/")
@@ -292,7 +296,6 @@ async def test_whoever_is_killed_while_a_bucket_is_emptied_it_goes_on_and_nothin
             await until(gone, 120, "the bucket is gone")
             for name in ("to-go-not", "of-others"):
                 assert await w.client.get(f"/{name}/o0001") == b"kept"
-    await server.kill()
 
 
 async def test_a_wrong_password_is_said_and_not_tried_again_and_again(daemon: DaemonProcess, minio_server: Any):

@@ -9,48 +9,26 @@ import pytest
 
 from reconcilers.contract import Result
 from reconcilers.storage import iam
-from reconcilers.storage.s3 import Refused, Request, bucket_path
-from tests.integration.cache_world import DictSecrets
-from tests.integration.storage_world import BUCKET, World, client_of, fresh, login, world
+from reconcilers.storage.s3 import Refused, bucket_path
+from tests.integration.storage_world import (
+    BUCKET,
+    CONFIG,
+    FIRST,
+    GROUP,
+    KEY,
+    POLICY,
+    SECOND,
+    USER,
+    World,
+    as_user,
+    fresh,
+    may,
+    reads,
+    with_passwords,
+    world,
+)
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
-
-POLICY, USER, GROUP, KEY = "storage.policy", "storage.user", "storage.group", "storage.access_key"
-CONFIG = "storage.server_config"
-FIRST, SECOND = {"from_env": "FIRST"}, {"from_env": "SECOND"}
-
-
-def known(server: Any) -> DictSecrets:
-    secrets = login(server)
-    secrets.known |= {"FIRST": "first-secret-1", "SECOND": "second-secret-2"}
-    return secrets
-
-
-def reads(bucket: str, prefix: str = "") -> dict[str, Any]:
-    """May read a bucket. The spelling isn't the canonical one."""
-    statement = {
-        "Sid": "",
-        "Effect": "Allow",
-        "Action": ["s3:ListBucket", "s3:GetObject", "s3:GetObject", "s3:GetBucketLocation", "s3:GetBucketTagging"],
-        "Resource": [f"arn:aws:s3:::{bucket}/{prefix}*", f"arn:aws:s3:::{bucket}"],
-    }
-    return {"Version": "2012-10-17", "Statement": statement}
-
-
-def as_user(server: Any, name: str, secret: str) -> Any:
-    return world(server, DictSecrets(KEY=name, SECRET=secret))
-
-
-async def may(server: Any, name: str, secret: str, method: str, path: str) -> str:
-    """`yes`, or the code of the refusal. Logging in needs no right of its own."""
-    client = client_of(server.url, DictSecrets(KEY=name, SECRET=secret))
-    try:
-        await client.call(Request(method, path, body=b"x" if method == "PUT" else b""))
-    except Refused as exc:
-        return exc.code
-    finally:
-        await client.close()
-    return "yes"
 
 
 async def bucket_with_object(w: World) -> str:
@@ -62,32 +40,37 @@ async def bucket_with_object(w: World) -> str:
 
 async def test_a_user_logs_in_and_may_do_what_its_policy_permits_and_nothing_else(minio_server: Any):
     name, policy = fresh("u"), fresh("p")
-    async with world(minio_server, known(minio_server)) as w:
+    async with world(minio_server, with_passwords(minio_server)) as w:
         bucket = await bucket_with_object(w)
         await w.settled(POLICY, {"policy": policy, "document": reads(bucket)})
         value = {"access_key": name, "secret_key": FIRST, "policies": [policy]}
         await w.settled(USER, value)
-        assert await may(minio_server, name, "first-secret-1", "GET", f"/{bucket}/in/report") == "yes"
-        assert await may(minio_server, name, "first-secret-1", "PUT", f"/{bucket}/in/report") == "AccessDenied"
-        assert await may(minio_server, name, "wrong-secret", "GET", f"/{bucket}/in/report") == "SignatureDoesNotMatch"
+        assert await may(minio_server.url, name, "first-secret-1", "GET", f"/{bucket}/in/report") == "yes"
+        assert await may(minio_server.url, name, "first-secret-1", "PUT", f"/{bucket}/in/report") == "AccessDenied"
+        assert (
+            await may(minio_server.url, name, "wrong-secret", "GET", f"/{bucket}/in/report") == "SignatureDoesNotMatch"
+        )
 
         await w.settled(USER, {**value, "enabled": False})
-        assert await may(minio_server, name, "first-secret-1", "GET", f"/{bucket}/in/report") != "yes"
+        assert await may(minio_server.url, name, "first-secret-1", "GET", f"/{bucket}/in/report") != "yes"
         await w.settled(USER, {**value, "enabled": False, "secret_key": SECOND})
-        assert await may(minio_server, name, "second-secret-2", "GET", f"/{bucket}/in/report") != "yes", (
+        assert await may(minio_server.url, name, "second-secret-2", "GET", f"/{bucket}/in/report") != "yes", (
             "still disabled"
         )
         await w.settled(USER, {**value, "secret_key": SECOND})
-        assert await may(minio_server, name, "second-secret-2", "GET", f"/{bucket}/in/report") == "yes"
-        assert await may(minio_server, name, "first-secret-1", "GET", f"/{bucket}/in/report") == "SignatureDoesNotMatch"
+        assert await may(minio_server.url, name, "second-secret-2", "GET", f"/{bucket}/in/report") == "yes"
+        assert (
+            await may(minio_server.url, name, "first-secret-1", "GET", f"/{bucket}/in/report")
+            == "SignatureDoesNotMatch"
+        )
 
         await w.settled(USER, {**value, "secret_key": SECOND, "policies": []})
-        assert await may(minio_server, name, "second-secret-2", "GET", f"/{bucket}/in/report") == "AccessDenied"
+        assert await may(minio_server.url, name, "second-secret-2", "GET", f"/{bucket}/in/report") == "AccessDenied"
 
 
 async def test_a_policy_is_the_same_in_any_order_and_is_put_back_when_it_is_changed(minio_server: Any):
     policy = fresh("p")
-    async with world(minio_server, known(minio_server)) as w:
+    async with world(minio_server, with_passwords(minio_server)) as w:
         await w.settled(POLICY, {"policy": policy, "document": reads("some")})
         for _ in range(20):  # the order changes from one answer to the next
             assert (await w.look(POLICY, {"policy": policy, "document": reads("some")})).converged
@@ -103,8 +86,8 @@ async def test_a_policy_is_the_same_in_any_order_and_is_put_back_when_it_is_chan
 async def test_a_user_waits_for_the_policy_and_the_group_that_it_is_to_have(minio_server: Any):
     name, policy, group = fresh("u"), fresh("p"), fresh("g")
     value = {"access_key": name, "secret_key": FIRST, "policies": [policy], "groups": [group]}
-    async with world(minio_server, known(minio_server)) as w:
-        made, joined, _ = await w.declare(USER, value)
+    async with world(minio_server, with_passwords(minio_server)) as w:
+        made, joined = await w.declare(USER, value)
         assert made.result is Result.SUCCEEDED
         assert joined.error is not None
         assert joined.error.reason == "XMinioAdminNoSuchGroup"
@@ -118,15 +101,15 @@ async def test_a_user_waits_for_the_policy_and_the_group_that_it_is_to_have(mini
 
 async def test_what_a_group_permits_its_members_may_as_long_as_it_is_enabled(minio_server: Any):
     name, policy, group = fresh("u"), fresh("p"), fresh("g")
-    async with world(minio_server, known(minio_server)) as w:
+    async with world(minio_server, with_passwords(minio_server)) as w:
         bucket = await bucket_with_object(w)
         await w.settled(POLICY, {"policy": policy, "document": reads(bucket)})
         await w.settled(USER, {"access_key": name, "secret_key": FIRST})
         value = {"group": group, "members": [name], "policies": [policy]}
         await w.settled(GROUP, value)
-        assert await may(minio_server, name, "first-secret-1", "GET", f"/{bucket}/in/report") == "yes"
+        assert await may(minio_server.url, name, "first-secret-1", "GET", f"/{bucket}/in/report") == "yes"
         await w.settled(GROUP, {**value, "enabled": False})
-        assert await may(minio_server, name, "first-secret-1", "GET", f"/{bucket}/in/report") == "AccessDenied"
+        assert await may(minio_server.url, name, "first-secret-1", "GET", f"/{bucket}/in/report") == "AccessDenied"
         await w.settled(GROUP, {**value, "members": []})
         refused = await w.take(await w.look(POLICY, {"policy": policy, "document": reads(bucket)}, retiring=True))
         assert refused[0].result is Result.FAILED, "the group has it"
@@ -140,7 +123,7 @@ async def test_what_a_group_permits_its_members_may_as_long_as_it_is_enabled(min
 async def test_an_access_key_has_no_more_rights_than_declared_also_after_every_change(minio_server: Any):
     """An update without the policy would silently give it all rights of its user."""
     name, key = fresh("u"), fresh("k")
-    async with world(minio_server, known(minio_server)) as w:
+    async with world(minio_server, with_passwords(minio_server)) as w:
         bucket = await bucket_with_object(w)
         await w.settled(USER, {"access_key": name, "secret_key": FIRST, "policies": ["readwrite"]})
         value: dict[str, Any] = {"access_key": key, "user": name, "secret_key": SECOND, "policy": reads(bucket, "in/")}
@@ -155,36 +138,38 @@ async def test_an_access_key_has_no_more_rights_than_declared_also_after_every_c
         ):
             await w.settled(KEY, {**value, **change})
             await w.settled(KEY, value)
-            assert await may(minio_server, key, "second-secret-2", "GET", f"/{bucket}/in/report") == "yes", change
-            assert await may(minio_server, key, "second-secret-2", "PUT", f"/{bucket}/in/report") == "AccessDenied", (
-                change
-            )
+            assert await may(minio_server.url, key, "second-secret-2", "GET", f"/{bucket}/in/report") == "yes", change
+            assert (
+                await may(minio_server.url, key, "second-secret-2", "PUT", f"/{bucket}/in/report") == "AccessDenied"
+            ), change
         whole = {**value, "policy": None}
         await w.settled(KEY, whole)
-        assert await may(minio_server, key, "second-secret-2", "PUT", f"/{bucket}/in/report") == "yes"
+        assert await may(minio_server.url, key, "second-secret-2", "PUT", f"/{bucket}/in/report") == "yes"
         await w.settled(KEY, value)
         await w.take(await w.look(KEY, value, retiring=True))
-        assert await may(minio_server, key, "second-secret-2", "GET", f"/{bucket}/in/report") == "InvalidAccessKeyId"
+        assert (
+            await may(minio_server.url, key, "second-secret-2", "GET", f"/{bucket}/in/report") == "InvalidAccessKeyId"
+        )
 
 
 async def test_a_rotation_has_an_overlap_when_each_program_has_an_access_key(minio_server: Any):
     name, old, new = fresh("u"), fresh("k"), fresh("k")
-    async with world(minio_server, known(minio_server)) as w:
+    async with world(minio_server, with_passwords(minio_server)) as w:
         bucket = await bucket_with_object(w)
         await w.settled(USER, {"access_key": name, "secret_key": FIRST, "policies": ["readonly"]})
         await w.settled(KEY, {"access_key": old, "user": name, "secret_key": FIRST})
         await w.settled(KEY, {"access_key": new, "user": name, "secret_key": SECOND})
         path = f"/{bucket}/in/report"
-        assert await may(minio_server, old, "first-secret-1", "GET", path) == "yes"
-        assert await may(minio_server, new, "second-secret-2", "GET", path) == "yes"
+        assert await may(minio_server.url, old, "first-secret-1", "GET", path) == "yes"
+        assert await may(minio_server.url, new, "second-secret-2", "GET", path) == "yes"
         await w.take(await w.look(KEY, {"access_key": old, "user": name, "secret_key": FIRST}, retiring=True))
-        assert await may(minio_server, old, "first-secret-1", "GET", path) == "InvalidAccessKeyId"
-        assert await may(minio_server, new, "second-secret-2", "GET", path) == "yes"
+        assert await may(minio_server.url, old, "first-secret-1", "GET", path) == "InvalidAccessKeyId"
+        assert await may(minio_server.url, new, "second-secret-2", "GET", path) == "yes"
 
 
 async def test_the_key_of_another_user_is_blocked_and_one_that_expires_at_once_too(minio_server: Any):
     name, key = fresh("u"), fresh("k")
-    async with world(minio_server, known(minio_server)) as w:
+    async with world(minio_server, with_passwords(minio_server)) as w:
         await w.settled(USER, {"access_key": name, "secret_key": FIRST})
         await w.settled(KEY, {"access_key": key, "user": name, "secret_key": SECOND})
         blocked = (await w.look(KEY, {"access_key": key, "user": "somebody", "secret_key": SECOND})).blocked
@@ -198,7 +183,7 @@ async def test_the_key_of_another_user_is_blocked_and_one_that_expires_at_once_t
 
 async def test_no_secret_leaves_the_look_at_the_export(minio_server: Any):
     name, key = fresh("u"), fresh("k")
-    async with world(minio_server, known(minio_server)) as w:
+    async with world(minio_server, with_passwords(minio_server)) as w:
         user = {"access_key": name, "secret_key": FIRST}
         await w.settled(USER, user)
         await w.settled(KEY, {"access_key": key, "user": name, "secret_key": FIRST})
@@ -225,7 +210,7 @@ async def test_no_secret_leaves_the_look_at_the_export(minio_server: Any):
 async def test_parameters_of_the_server_are_set_and_found_again(
     minio_server: Any, subsystem: str, settings: dict[str, Any]
 ):
-    async with world(minio_server, known(minio_server)) as w:
+    async with world(minio_server, with_passwords(minio_server)) as w:
         before = await w.look(CONFIG, {"subsystem": subsystem, "settings": settings})
         await w.settled(CONFIG, {"subsystem": subsystem, "settings": settings})
         back = {difference.path.rpartition("/")[2]: difference.observed for difference in before.differences}
@@ -235,7 +220,7 @@ async def test_parameters_of_the_server_are_set_and_found_again(
 
 
 async def test_a_parameter_or_a_subsystem_that_does_not_exist_is_said(minio_server: Any):
-    async with world(minio_server, known(minio_server)) as w:
+    async with world(minio_server, with_passwords(minio_server)) as w:
         plan = await w.look(CONFIG, {"subsystem": "api", "settings": {"no_such": "1"}})
         assert plan.blocked is not None
         assert plan.blocked.reason == "UnknownParameter"
@@ -246,7 +231,7 @@ async def test_a_parameter_or_a_subsystem_that_does_not_exist_is_said(minio_serv
 async def test_without_the_right_to_administer_it_is_a_plain_s3_server(minio_server: Any):
     name, policy = fresh("u"), fresh("p")
     s3 = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::*"}]}
-    async with world(minio_server, known(minio_server)) as w:
+    async with world(minio_server, with_passwords(minio_server)) as w:
         await w.settled(POLICY, {"policy": policy, "document": s3})
         await w.settled(USER, {"access_key": name, "secret_key": FIRST, "policies": [policy]})
         async with as_user(minio_server, name, "first-secret-1") as plain:

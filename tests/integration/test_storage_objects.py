@@ -18,14 +18,12 @@ from yarl import URL
 from controlplane.api.objects import passed_on
 from controlplane.client.errors import ApiError
 from controlplane.client.http import CoreplaneClient
-from controlplane.devstack.guardian import Guardian
-from controlplane.devstack.minio import MINIO
 from reconcilers.storage import objects
 from reconcilers.storage.model import Versioning, versioning_document
 from reconcilers.storage.s3 import Request, bucket_path
 from tests.e2e.conditions import until
 from tests.integration.storage_world import World, driven, fresh, world
-from tests.servers import DaemonProcess, started
+from tests.servers import DaemonProcess
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -270,30 +268,22 @@ async def test_a_sender_that_leaves_half_way_leaves_no_object_and_no_upload(
     assert listed["versions"] == []
 
 
-@pytest.fixture
-async def own_server(tmp_path: Any, guardian: Guardian, minio_program: Any) -> AsyncIterator[Any]:
-    """A MinIO that may be killed."""
-    server = await started(MINIO, tmp_path / "own", minio_program, guardian)
-    yield server
-    await server.kill()
-
-
 async def test_a_server_that_is_killed_mid_upload_is_told_to_the_sender_and_leaves_no_object(
-    daemon: DaemonProcess, own_server: Any
+    daemon: DaemonProcess, own_minio: Any
 ):
-    async with driven(daemon, own_server, "own") as client:
+    async with driven(daemon, own_minio, "own") as client:
         await client.put_setting("storage.bucket", "fragile", {"value": {"target": "own"}}, wait="Ready", wait_s=30)
 
         async def dying() -> AsyncIterator[bytes]:
             for number in range(160):
                 if number == 100:
-                    await own_server.kill()
+                    await own_minio.kill()
                 yield CHUNK
 
         url = f"{daemon.url}/v1/tenants/default/objects/own/fragile/half"
         async with aiohttp.ClientSession() as session, session.put(url, data=dying()) as put:
             assert put.status == 503, await put.text()
-        await own_server.start()
+        await own_minio.start()
 
         async def read() -> int:
             async with aiohttp.ClientSession() as session, session.get(url) as get:

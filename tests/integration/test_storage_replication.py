@@ -7,18 +7,14 @@ from typing import Any
 
 import pytest
 
-from controlplane.devstack import minio, secrets
 from controlplane.devstack.guardian import Guardian
-from controlplane.devstack.minio import MINIO
-from controlplane.devstack.process import Server
 from reconcilers.contract import Plan
 from reconcilers.storage import replication
 from reconcilers.storage.model import Versioning, versioning_document
 from reconcilers.storage.s3 import Refused, bucket_path
 from tests.e2e.conditions import until
-from tests.integration.cache_world import DictSecrets
-from tests.integration.storage_world import BUCKET, World, fresh, world
-from tests.servers import SharedServer, started
+from tests.integration.storage_world import BUCKET, World, fresh, login, world
+from tests.servers import SharedServer, minio_in
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -26,16 +22,9 @@ ARRIVES_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def far_server(
-    tmp_path_factory: pytest.TempPathFactory, guardian: Guardian, minio_program: Any
-) -> Iterator[SharedServer]:
+def far_server(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -> Iterator[SharedServer]:
     """Another MinIO, elsewhere."""
-    folder = tmp_path_factory.mktemp("far")
-
-    async def start() -> Server:
-        return await started(MINIO, folder, minio_program, guardian)
-
-    server = SharedServer(start)
+    server = minio_in(tmp_path_factory.mktemp("far"), guardian)
     yield server
     server.end()
 
@@ -49,9 +38,9 @@ async def far(far_server: Any) -> AsyncIterator[World]:
 @pytest.fixture
 async def near(minio_server: Any, far_server: Any) -> AsyncIterator[World]:
     """The server that copies; the login at the other one is among its secrets."""
-    there = secrets.ensure(far_server.place.data_dir, minio.ADMIN_SECRET)
-    here = secrets.ensure(minio_server.place.data_dir, minio.ADMIN_SECRET)
-    known = DictSecrets(KEY=minio.ADMIN, SECRET=here, FAR=minio.ADMIN, FAR_SECRET=there, WRONG="not-the-password")
+    there = login(far_server).known
+    known = login(minio_server)
+    known.known |= {"FAR": there["KEY"], "FAR_SECRET": there["SECRET"], "WRONG": "not-the-password"}
     async with world(minio_server, known) as w:
         yield w
 
@@ -163,6 +152,16 @@ async def test_another_login_is_noticed_put_and_never_told(near: World, far: Wor
     told = repr((plan, refused, await near.backend.observe({plan.steps[0].external: None})))
     for secret in ("not-the-password", near.secrets.known["FAR_SECRET"]):
         assert secret not in told
+
+
+async def test_old_objects_may_go_to_a_tier_that_the_server_knows(near: World, far: World):
+    there, secrets = await far_bucket(far), near.secrets.known
+    login = {"AccessKey": secrets["FAR"], "SecretKey": secrets["FAR_SECRET"]}
+    tier = {"Name": "COLD", "Endpoint": far.client.endpoint, "Bucket": there, "Prefix": "p/", **login}
+    known = {"Version": "v1", "Type": "minio", "Name": "COLD", "MinIO": tier}
+    await near.client.admin("PUT", "tier", (), await near.client.sealed(known))
+    rule = {"id": "old", "prefix": "logs/", "transition": {"days": 30, "tier": "COLD"}}
+    await near.settled(BUCKET, {"bucket": fresh("tiered"), "lifecycle": [rule]})
 
 
 async def test_what_is_to_be_copied_needs_versions_and_priorities(near: World, far: World):

@@ -11,7 +11,7 @@ import pytest
 from controlplane.client.errors import ApiError
 from controlplane.client.http import CoreplaneClient
 from reconcilers.storage.s3 import Refused, S3Client, bucket_path
-from tests.integration.cache_world import DictSecrets
+from tests.integration.backend_world import DictSecrets
 from tests.integration.storage_world import client_of, driven, fresh
 from tests.servers import DaemonProcess
 

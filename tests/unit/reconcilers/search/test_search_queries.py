@@ -136,7 +136,9 @@ def test_the_analysis_names_the_evidence_of_each_advice() -> None:
         metric(2, "query_latency_s", 0.5, index="shop", query="q", percentile="p95"),
     ]
     found = analyse(Evidence(0.0, 10.0, metrics, [], []))
-    assert found["targets"]["main"]["queries"]["most_frequent"][0]["queries"] == 40
+    (most,) = found["targets"]["main"]["queries"]["most_frequent"]
+    assert most["queries"] == 40
+    assert "click_through" not in most, "nobody reports clicks"
     assert {(one["target"], one["index"]) for one in found["advice"]} == {("main", "shop")}
     evidence = {one["about"]: one["evidence"] for one in found["advice"]}
     assert evidence["replicas can't be allocated"] == {"number_of_replicas": 1, "data_nodes": 1}
@@ -145,6 +147,23 @@ def test_the_analysis_names_the_evidence_of_each_advice() -> None:
     assert evidence["query q often finds nothing"] == {"queries": 40, "without_hits": 20}
     assert found["findings"][2].startswith("main: shop: query q is slow: ")
     assert len(found["findings"]) == 4
+
+
+def test_clicks_are_told_beside_the_queries_that_led_to_them() -> None:
+    log = QueryLog()
+    for took_ms in (1.0, 2.0, 3.0, 40.0):
+        log.record("shop", "q", took_ms, 5, {})
+    log.record("shop", "r", 100.0, 5, {})
+    log.click("shop", "q", 1)
+    log.click("shop", "q", 4)
+    log.click("shop", "never asked", 1)
+    metrics = [metric(1, m.metric_type, m.value, **m.tags) for m in log.measurements()]
+    found = analyse(Evidence(0.0, 10.0, metrics, [], []))["targets"]["main"]
+    told = {row["query"]: row for row in found["queries"]["most_frequent"]}
+    assert (told["q"]["click_through"], told["q"]["click_position"]) == (0.5, 2.5)
+    assert told.keys() == {"q", "r"}, "a click without a query is no query"
+    latencies = {name: value for name, value in found["indices"]["shop"].items() if name.startswith("query_latency")}
+    assert latencies == {"query_latency_p50_s": 0.003, "query_latency_p95_s": 0.1, "query_latency_p99_s": 0.1}
 
 
 def test_fields_are_unused_when_they_were_watched_for_long() -> None:

@@ -38,6 +38,20 @@ def test_growth_is_by_the_day_and_says_when_it_is_full():
     assert found["findings"] == ["main: full in 10 days if it goes on growing as it does"]
 
 
+def test_what_the_rules_removed_counts_from_the_first_one_and_over_a_restart_of_the_server():
+    told = 'minio_node_ilm_action_count_delete%s_action{server="a"} %d'
+    line = "\n".join((told % ("", 5), told % ("_version", 2), 'minio_node_ilm_action_count_none_action{server="a"} 9'))
+    before, after = ({one.metric_type: one.value for one in samples.of_server(text)} for text in ("", line))
+    assert (before["lifecycle_removed_total"], after["lifecycle_removed_total"], after["lifecycle_moved_total"]) == (
+        0,
+        7,
+        0,
+    )
+    rows = [metric("lifecycle_removed_total", value, ago) for value, ago in ((0, 90), (7, 60), (3, 30))]
+    main = analyse(evidence(*rows))["targets"]["main"]
+    assert (main["lifecycle_removed"], main["lifecycle_moved"]) == (10, 0)
+
+
 def test_the_fastest_growing_and_the_largest_buckets_come_first():
     rows = []
     for name, before, after in (("slow", 900, 1_000), ("fast", 100, 600), ("shrinks", 500, 100)):
@@ -109,10 +123,9 @@ def test_samples_are_summed_over_what_the_server_tells_apart():
     text = (
         '\n# HELP x\nminio_s3_requests_total{api="get",server="a"} 3\nminio_s3_requests_total{api="put",server="a"} 4\n'
     )
-    assert {m.metric_type: m.value for m in samples.of_server(text + "minio_cluster_bucket_total 2\nother 1\n")} == {
-        "requests_total": 7.0,
-        "buckets": 2.0,
-    }
+    told = {m.metric_type: m.value for m in samples.of_server(text + "minio_cluster_bucket_total 2\nother 1\n")}
+    assert {name: value for name, value in told.items() if value} == {"requests_total": 7.0, "buckets": 2.0}
+    assert told["request_5xx_errors_total"] == 0, "the server says nothing of it before the first"
 
 
 def test_samples_of_buckets_say_which_are_public():
@@ -124,7 +137,7 @@ def test_samples_of_buckets_say_which_are_public():
 def test_latency_is_summed_over_apis_and_the_slow_share_is_found():
     line = 'minio_s3_requests_ttfb_seconds_distribution{{api="{}",le="{}",server="a"}} {}\n'
     text = "".join(line.format(api, le, n) for api in ("get", "put") for le, n in (("1.000", 4), ("+Inf", 5)))
-    told = samples.of_server(text)
+    told = [one for one in samples.of_server(text) if one.tags]
     assert {m.tags["within_s"]: m.value for m in told} == {"1.000": 8.0, "+Inf": 10.0}
     rows = []
     for one in told:

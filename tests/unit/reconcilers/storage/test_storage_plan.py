@@ -10,10 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from reconcilers.contract import ExternalId, Hint
-from reconcilers.storage import lifecycle, model, policies, trace
+from reconcilers.storage import lifecycle, model, parameters, policies, trace
 from reconcilers.storage.lifecycle import DAY_S, Expiring, Rule, Version, expiring
 from reconcilers.storage.model import Contents, HeldBucket, Versioning
-from reconcilers.storage.parameters import HeldConfig, line_of, parsed
+from reconcilers.storage.parameters import HeldConfig, line_of, parsed, target_of
 from reconcilers.storage.plan import plan_bucket
 from reconcilers.storage.steps import SetLifecycle
 from schemas.storage import Bucket, Target
@@ -179,9 +179,37 @@ def test_a_flood_is_many_calls_for_several_seconds_in_a_row():
     assert not any(calm.rises(trace.MOST_PER_S // 2, 1.0 + half / 4) for half in range(100) if half % 4 == 0)
 
 
+@pytest.mark.parametrize(
+    ("subsystem", "written", "now", "waits"),
+    [
+        ("region", {"name": "x", "comment": "y"}, 200.0, True),
+        ("region", {"name": "x"}, 100.0 + parameters.AGAIN_S, False),
+        ("region", {"name": "other"}, 200.0, False),
+        ("region", {}, 200.0, False),
+        ("api", {"name": "x"}, 200.0, False),
+    ],
+)
+def test_what_counts_from_the_next_start_on_is_set_once_and_waited_for(
+    subsystem: str, written: dict[str, str], now: float, waits: bool
+):
+    held = HeldConfig({"name": "before"}, written=written, written_at=100.0)
+    plan = parameters.plan_config(ExternalId(parameters.SERVER_CONFIG, subsystem), {"name": "x"}, held, now)
+    assert (plan.wait_reason is not None, not plan.steps) == (waits, waits)
+    assert plan.differences
+
+
 def test_parameters_are_read_from_the_servers_line_and_overridden_ones_are_known():
     text = '# MINIO_API_REQUESTS_MAX=7\napi requests_max=0 cors_allow_origin="a b" odirect=on \n'
-    assert parsed(text) == HeldConfig(
+    assert parsed(text, "api") == HeldConfig(
         {"requests_max": "0", "cors_allow_origin": "a b", "odirect": "on"}, {"requests_max": "7"}
+    )
+    text = (
+        "notify_webhook enable=off queue_limit=0\n# MINIO_NOTIFY_WEBHOOK_QUEUE_LIMIT_ears=77\nnotify_webhook:ears endpoint=x\n"
+        "# MINIO_NOTIFY_WEBHOOK_ENABLE_NOSE=on\nnotify_webhook:NOSE\n"
+    )
+    whole, ears = parsed(text, "notify_webhook"), parsed(text, "notify_webhook:ears")
+    assert whole.values == {"enable": "off", "queue_limit": "0"}
+    assert target_of(whole, ears) == HeldConfig(
+        {"enable": "on", "queue_limit": "0", "endpoint": "x"}, {"queue_limit": "77"}
     )
     assert line_of("api", {"b": "2", "a": "1 2"}) == 'api a="1 2" b="2"'
