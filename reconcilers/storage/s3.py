@@ -41,6 +41,8 @@ TAKEN_BYTES: Final = 2 * 2**20
 READS: Final = ("GET", "HEAD")
 UNSIGNED: Final = "UNSIGNED-PAYLOAD"
 ADMIN: Final = "/minio/admin/v3/"
+MOST_SAID: Final = 200
+"""Bytes of a refusal that is neither XML nor JSON."""
 TOKEN_S: Final = 60
 BUSY_S: Final = 2.0
 TRANSIENT: Final = frozenset(
@@ -166,7 +168,7 @@ class S3Client:
     # --- requests ------------------------------------------------------------------------------------------------------
 
     async def call(self, request: Request) -> Reply:
-        """The whole answer. Raises `Refused`, `Unreachable`, `Unanswered`, `NotSent`."""
+        """The whole answer. Raises `Refused`, `Unreachable`, `Unanswered`, `NotSent`; TerminalError CertificateNotTrusted."""
         async with self._slots, self.opened(request) as response:
             body = await self._read(response, request)
         return Reply(response.status, response.headers, body)
@@ -213,6 +215,10 @@ class S3Client:
                 allow_redirects=False,
                 read_bufsize=BUFFER_BYTES,
             )
+        except aiohttp.ClientConnectorCertificateError as exc:
+            hint = "tls.ca_file must hold the authority, and the certificate the server's name"
+            why = getattr(exc.certificate_error, "verify_message", exc.certificate_error)
+            raise TerminalError(f"{self.endpoint}: {why}: {hint}", reason="CertificateNotTrusted") from exc
         except aiohttp.ClientConnectorError as exc:
             raise Unreachable(f"{self.endpoint}: {exc.os_error.strerror or exc}", reason="Unreachable") from exc
         except aiohttp.ServerDisconnectedError:
@@ -382,7 +388,8 @@ def refused(status: int, body: bytes) -> Refused:
         return Refused(status, root.findtext("Code") or str(status), root.findtext("Message") or "")
     except (ValueError, ET.ParseError):
         code = {403: "AccessDenied", 404: "NotFound", 503: "ServiceUnavailable"}.get(status, f"Http{status}")
-        return Refused(status, code, f"HTTP {status}")
+        text = body[:MOST_SAID].decode(errors="replace").strip()
+        return Refused(status, code, f"HTTP {status}: {text}" if text else f"HTTP {status}")
 
 
 def _tls(target: Target) -> ssl.SSLContext | bool:

@@ -11,8 +11,9 @@ from aiohttp import web
 
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.minio import MINIO
-from tests.integration.storage_world import BUCKET, CONFIG, fresh, world
-from tests.servers import started, with_environment
+from tests.e2e.conditions import all_ready, until
+from tests.integration.storage_world import BUCKET, CONFIG, driven, fresh, world
+from tests.servers import DaemonProcess, started, with_environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -96,3 +97,29 @@ async def test_a_receiver_is_declared_counts_from_the_next_start_on_and_is_told(
         await w.put_object("told", "orders.csv", b"1")
         async with asyncio.timeout(60):
             assert await keys.get() == "told/orders.csv"
+
+
+async def test_the_daemon_sets_it_once_waits_for_the_start_and_then_has_the_bucket_told(
+    daemon: DaemonProcess, told: tuple[str, asyncio.Queue[str]], own_minio: Any
+):
+    url, keys = told
+    receiver = {"target": "own", "subsystem": "notify_webhook:ears", "settings": {"enable": "on", "endpoint": url}}
+    notification = {"id": "created", "arn": ARN, "events": ["s3:ObjectCreated:Put"]}
+    async with driven(daemon, own_minio, "own") as client:
+        await client.put_setting("storage.server_config", "ears", {"value": receiver})
+        value = {"target": "own", "notifications": [notification]}
+        await client.put_setting("storage.bucket", "told", {"value": value})
+
+        async def waits() -> bool:
+            found = await client.get_setting("storage.server_config", "ears")
+            return "next start" in str(found["status"])
+
+        await until(waits, 30, "it is set and waited for")
+        await client.reconcile("storage.server_config", "ears")
+        await own_minio.restart()
+        await all_ready(client, 120)
+        events = (await client.events(event_type="ActionStarted", limit=100))["items"]
+        assert [event["details"]["step"] for event in events].count("SetConfig") == 1
+    async with world(own_minio) as w, asyncio.timeout(60):
+        await w.put_object("told", "orders.csv", b"1")
+        assert await keys.get() == "told/orders.csv"
