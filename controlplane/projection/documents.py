@@ -277,9 +277,9 @@ def _check_depth(value: Any) -> None:
 
 def _words_of(status: KeyStatus) -> Iterator[str]:
     """Names, reasons and messages, and what differs."""
-    yield from _words([status.key, status.external, status.last_action and status.last_action.step])
-    yield from _words([[c.reason, c.message] for c in status.conditions])
-    yield from _words([list(difference) for difference in (*status.drift, *status.muted)])
+    told = [text for condition in status.conditions for text in (condition.reason, condition.message)]
+    differ = [part for difference in (*status.drift, *status.muted) for part in difference]
+    return _words([status.key, status.external, status.last_action and status.last_action.step, *told, *differ])
 
 
 def _words(value: Any, depth: int = DEEPEST) -> Iterator[str]:
@@ -292,6 +292,9 @@ def _words(value: Any, depth: int = DEEPEST) -> Iterator[str]:
         if isinstance(value, dict):
             yield from value
         for inner in value.values() if isinstance(value, dict) else value:
-            yield from _words(inner, depth - 1)
+            if isinstance(inner, str):  # most are, and a generator for each costs more than the word
+                yield inner
+            else:
+                yield from _words(inner, depth - 1)
     elif value is not None:
         yield str(value)

@@ -48,6 +48,8 @@ _log = structlog.get_logger()
 
 BULK_BYTES: Final = 1_000_000
 """Of one request; what is larger alone goes alone. Larger ones aren't faster, and hold up the event loop."""
+HEAD_BYTES: Final = 100
+"""Of a line, about, beside the id and the document."""
 TRIES: Final = 4
 PAUSE_S: Final = 0.2
 """Before documents that the server had no room for are sent again; doubled each time."""
@@ -273,7 +275,7 @@ def _chunks(actions: Iterable[Action]) -> Iterator[list[Action]]:
     chunk: list[Action] = []
     size = 0
     for action in actions:
-        length = len(action.line)
+        length = len(action.source) + len(action.id) + HEAD_BYTES
         if chunk and size + length > BULK_BYTES:
             yield chunk
             chunk, size = [], 0

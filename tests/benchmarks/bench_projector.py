@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from controlplane.devstack.elasticsearch import ELASTICSEARCH, credentials
 from controlplane.devstack.guardian import Guardian
 from controlplane.devstack.kafka import KAFKA
+from controlplane.domain.status import KeyStatus, LastAction, converged, to_wire
 from controlplane.log import codec
 from controlplane.log.kafka import KafkaLog, open_kafka
 from controlplane.log.ports import Commit, Outgoing, ShardWriter, Stream
@@ -38,6 +39,7 @@ BATCH = 500
 PER_S = 500
 FOR_S = 15
 SHARDS = 4
+SETTINGS = 1_000
 WITHIN_S = 300
 LOOK_S = 0.5
 """A refresh costs the server something."""
@@ -49,27 +51,37 @@ async def run(figures: Figures) -> None:
         broker = await started(KAFKA, folder, await program_of(KAFKA), guardian)
         server = await started(ELASTICSEARCH, folder, await program_of(ELASTICSEARCH), guardian)
         login = credentials(server.place)
-        log = await open_kafka(f"{broker.url}?prefix=bench", shards=SHARDS)
-        store = ElasticsearchStore(Address(server.url, "bench"), login=lambda: login)
+        log, store = await _pair(broker.url, server.url, login, "bench")
+        stated, beside = await _pair(broker.url, server.url, login, "stated")
         try:
             figures.group("events from Kafka into Elasticsearch, one node each")
             writers = [await log.journal.open_shard(shard) for shard in range(SHARDS)]
             await _filled(writers)
+            await _filled([await stated.journal.open_shard(shard) for shard in range(SHARDS)], each_with_status=True)
             bare_s = await _bare(log, server.url, aiohttp.BasicAuth(*login))
             async with _projecting(log, store):
-                per_s = await _caught_up(server.url, aiohttp.BasicAuth(*login))
+                per_s = await _caught_up(server.url, aiohttp.BasicAuth(*login), "bench")
                 more = {"bare": EVENTS / bare_s, "least": 3_000, "note": f"{EVENTS:,}; bare: consumer and _bulk"}
                 figures.add("projected from the beginning", per_s, "/s", **more)
                 late = await _followed(writers[:1], store)
+            async with _projecting(stated, beside):
+                per_s = await _caught_up(server.url, aiohttp.BasicAuth(*login), "stated")
+                note = f"{EVENTS:,} and as many statuses, of {SETTINGS:,} settings"
+                figures.add("the same, each with a status", per_s, "/s", least=3_000, note=note)
             for percent in (50, 100):
                 more = {"most": 2_000.0, "note": "its commit → findable; Elasticsearch shows new ones each second"}
                 value = (max(late) if percent == 100 else percentile(late, percent)) * 1000
                 figures.add(f"newest of {PER_S} events/s, {'p50' if percent == 50 else 'worst'}", value, "ms", **more)
         finally:
-            await store.close()
-            await log.close()
+            for one in (store, beside, log, stated):
+                await one.close()
             await server.stop()
             await broker.stop()
+
+
+async def _pair(log_url: str, url: str, login: tuple[str, str], prefix: str) -> tuple[KafkaLog, ElasticsearchStore]:
+    log = await open_kafka(f"{log_url}?prefix={prefix}", shards=SHARDS)
+    return log, ElasticsearchStore(Address(url, prefix), login=lambda: login)
 
 
 def _event(number: int) -> dict[str, Any]:
@@ -78,22 +90,31 @@ def _event(number: int) -> dict[str, Any]:
         "event_type": "Converged",
         "timestamp": timestamp(time.time()),
         "service_name": "cache",
-        "details": {"number": number, "step": "SetUser", "external": f"user-{number % 1000}"},
+        "details": {"number": number, "step": "SetUser", "external": f"user-{number % SETTINGS}"},
         "status": "info",
         "tenant": "bench",
-        "setting": f"bench/cache.redis_user/user-{number % 1000}",
+        "setting": f"bench/cache.redis_user/user-{number % SETTINGS}",
         "revision": number + 1,
     }
 
 
-async def _committed(writers: list[ShardWriter], numbers: range) -> None:
+def _status(number: int) -> Outgoing:
+    key = f"bench/cache.redis_user/user-{number % SETTINGS}"
+    known = KeyStatus(
+        key, revision=number + 1, last_action=LastAction("SetUser", "succeeded", timestamp(time.time()), 1)
+    )
+    return Outgoing(key, codec.encode(to_wire(converged(known, time.time(), key))))
+
+
+async def _committed(writers: list[ShardWriter], numbers: range, *, each_with_status: bool = False) -> None:
     writer = writers[numbers.start // len(numbers) % len(writers)]
-    await writer.commit(Commit([Outgoing("k", codec.encode(_event(n)), {"type": "Converged"}) for n in numbers]))
+    events = [Outgoing("k", codec.encode(_event(n)), {"type": "Converged"}) for n in numbers]
+    await writer.commit(Commit(events, list(map(_status, numbers)) if each_with_status else ()))
 
 
-async def _filled(writers: list[ShardWriter]) -> None:
+async def _filled(writers: list[ShardWriter], *, each_with_status: bool = False) -> None:
     for first in range(0, EVENTS, BATCH):
-        await _committed(writers, range(first, first + BATCH))
+        await _committed(writers, range(first, first + BATCH), each_with_status=each_with_status)
 
 
 async def _bare(log: KafkaLog, url: str, auth: aiohttp.BasicAuth) -> float:
@@ -127,16 +148,16 @@ async def _projecting(log: KafkaLog, store: ElasticsearchStore) -> AsyncIterator
         await asyncio.wait({task})
 
 
-async def _caught_up(url: str, auth: aiohttp.BasicAuth) -> float:
+async def _caught_up(url: str, auth: aiohttp.BasicAuth, prefix: str) -> float:
     """Events a second from when the first are found until all are: without the start of the reader."""
     begun, first, found = 0.0, 0, 0
     async with asyncio.timeout(WITHIN_S), aiohttp.ClientSession(auth=auth) as session:
         while found < EVENTS:
             await asyncio.sleep(LOOK_S)
-            async with session.post(f"{url}/bench-events/_refresh") as answer:
+            async with session.post(f"{url}/{prefix}-events/_refresh") as answer:
                 if answer.status != 200:
                     continue
-            async with session.get(f"{url}/bench-events/_count") as answer:
+            async with session.get(f"{url}/{prefix}-events/_count") as answer:
                 found = (await answer.json())["count"]
             if found and not first:
                 begun, first = time.perf_counter(), found
