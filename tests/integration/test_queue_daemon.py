@@ -87,6 +87,21 @@ async def test_what_can_not_be_reached_says_why_and_what_to_do(queue_daemon):
     assert "1 to 249 letters" in refused.value.errors[0].message
 
 
+async def test_a_topic_that_was_there_before_is_taken_over_as_its_policy_says(queue_daemon, kafka_broker):
+    client, name = queue_daemon, unique("orders")
+    value = {"target": "main", **orders(name)}
+    async with by_hand(kafka_broker) as hand:
+        await hand(lambda admin: admin.create_topics({name: {"num_partitions": 2}}, wait_for_metadata=True))
+        await client.put_setting("queue.topic", name, {"value": value})
+        await phase(client, "queue.topic", name, "Stalled")
+        assert await overrides(hand, name) == {}
+        await client.put_setting("queue.topic", name, {"value": value, "policy": {"adopt": "always"}})
+        await phase(client, "queue.topic", name, "Ready")
+        assert await overrides(hand, name) == {"retention.ms": "3600000"}
+    await client.put_setting("queue.topic", "second", {"value": {**value, "partitions": 9}})
+    await phase(client, "queue.topic", "second", "Stalled", "Conflict")
+
+
 async def test_a_topic_goes_only_when_its_data_may_go(queue_daemon, kafka_broker):
     client, kept, dropped = queue_daemon, unique("kept"), unique("dropped")
     for name in (kept, dropped):
