@@ -21,6 +21,7 @@ from aiohttp import web
 from yarl import URL
 
 from controlplane.api.bodies import BODY
+from controlplane.api.passing import passed_on
 from controlplane.domain.errors import Elsewhere
 from controlplane.log.ports import LogUnavailable
 
@@ -91,7 +92,7 @@ class Forwarding:
             _log.warning("owner not reached", shard=elsewhere.shard, error=repr(exc))
             raise elsewhere from exc
         async with answer:
-            return await _passed_on(answer, request)
+            return await _handed_back(answer, request)
 
     async def plans(
         self, request: web.Request, request_id: str, wanted: Mapping[int, Iterable[str]], path: str
@@ -183,15 +184,13 @@ async def _arriving(request: web.Request) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def _passed_on(answer: aiohttp.ClientResponse, request: web.Request) -> web.StreamResponse:
+async def _handed_back(answer: aiohttp.ClientResponse, request: web.Request) -> web.StreamResponse:
     """What breaks off there breaks off here."""
     headers = {name: value for name, value in answer.headers.items() if name.lower() not in _OF_THE_HOP}
     response = web.StreamResponse(status=answer.status, headers=headers)
     await response.prepare(request)
     if request.method != "HEAD":
-        while chunk := await answer.content.readany():
-            async with asyncio.timeout(ANSWER_S):
-                await response.write(chunk)
+        await passed_on(answer.content.iter_any(), response, ANSWER_S)
     await response.write_eof()
     return response
 

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from controlplane.api import admission, parameters
 from controlplane.api.call import CORRELATION, Call
+from controlplane.api.passing import passed_on
 from controlplane.domain.errors import Elsewhere, Reason, Refused
 from reconcilers.contract import StreamAnswer, StreamRequest
 
@@ -44,20 +45,9 @@ async def _sent(call: Call[Any], answer: StreamAnswer) -> web.StreamResponse:
         call.request.transport.set_write_buffer_limits(high=AHEAD_BYTES)
     if call.request.method == "HEAD" or answer.body is None:
         return response
-    await passed_on(answer.body, response)
+    await passed_on(answer.body, response, IDLE_S)
     await response.write_eof()
     return response
-
-
-async def passed_on(body: AsyncIterator[bytes], response: web.StreamResponse) -> None:
-    """To a reader; TimeoutError when it takes nothing for IDLE_S. One deadline for all of it, which counts only while the
-    reader is waited for: setting one up for each chunk costs more."""
-    clock = asyncio.get_running_loop().time
-    async with asyncio.timeout(None) as deadline:
-        async for chunk in body:
-            deadline.reschedule(clock() + IDLE_S)
-            await response.write(memoryview(chunk))  # what doesn't fit at once is cut without a copy
-            deadline.reschedule(None)
 
 
 async def exchange(call: Call[parameters.Documents]) -> web.StreamResponse:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from controlplane.cli import upfile
 from controlplane.cli.documents import JsonLoader
 from controlplane.cli.failure import Failure
 from controlplane.config import Config
@@ -17,6 +18,13 @@ def load(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
     """The configuration in a YAML file (None: all defaults), under what the command line says."""
     content = {} if path is None else _read(path)
     return checked(merged(content, overrides or {}), "the configuration" if path is None else str(path))
+
+
+def of_running(path: Path | None, data: Path, overrides: dict[str, Any] | None = None) -> Config:
+    """The configuration in a file; without one that of the `coreplane up` on the data directory, if there is one."""
+    running = upfile.alive(data) if path is None else None
+    known = {} if running is None else {"data_dir": str(data.resolve()), **running.parts}
+    return load(path, merged(known, overrides or {}))
 
 
 def checked(content: dict[str, Any], source: str) -> Config:

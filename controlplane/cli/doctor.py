@@ -160,19 +160,12 @@ def _mend_log(config_file: Path | None, url: str | None, data: Path) -> list[Fin
 
 
 def _of_log(config_file: Path | None, url: str | None, data: Path) -> Config:
-    if url is None and config_file is None:
-        running = upfile.alive(data)
-        url = running.parts.get("log", {}).get("url") if running else None
-    return configuration.load(config_file, {"log": {"url": url}})
+    return configuration.of_running(config_file, data, {"log": {"url": url}})
 
 
 def _examine_projection(config_file: Path | None, data: Path) -> list[Finding]:
     """The indices of the configuration that is named, or of what `coreplane up` started; nothing for a file of SQLite."""
-    running = upfile.alive(data) if config_file is None else None
-    config = configuration.load(
-        config_file,
-        {} if running is None else {"data_dir": str(data), "projection": running.parts.get("projection", {})},
-    )
+    config = configuration.of_running(config_file, data)
     if not elasticsearch_address.is_elasticsearch(config.projection.url):
         return []
     try:

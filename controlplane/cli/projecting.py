@@ -15,6 +15,7 @@ from rich.text import Text
 from controlplane.app import secrets_of
 from controlplane.cli import configuration, daemon, printing, starting
 from controlplane.cli.failure import Failure
+from controlplane.cli.session import DEFAULT_DATA, Data
 from controlplane.config import Config
 from controlplane.log.ports import LogUnavailable
 from controlplane.projection import choice, shared
@@ -32,12 +33,19 @@ def project(
         ),
     ] = False,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", metavar="FILE", help="The daemons' configuration.")
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="FILE",
+            help="Of the daemons; else that of the `coreplane up` on --data.",
+        ),
     ] = None,
     log: Annotated[str | None, typer.Option("--log", metavar="URL", help="Overrides log.url.")] = None,
     projection: Annotated[
         str | None, typer.Option("--projection", metavar="URL", help="Overrides projection.url.")
     ] = None,
+    data: Data = DEFAULT_DATA,
 ) -> None:
     """Fill the projection in Elasticsearch from the log on Kafka, beside the daemons or instead of them.
 
@@ -46,8 +54,10 @@ def project(
     $ coreplane project --config coreplane.yaml
 
     $ coreplane project --config coreplane.yaml --rebuild
+
+    $ coreplane project --rebuild   # what `coreplane up` runs here
     """
-    checked = configuration.load(config, {"log": {"url": log}, "projection": {"url": projection}})
+    checked = configuration.of_running(config, data, {"log": {"url": log}, "projection": {"url": projection}})
     starting.check(checked)
     if not choice.is_shared(checked):
         msg = "only a projection in Elasticsearch, of a log on Kafka, is filled by `coreplane project`"

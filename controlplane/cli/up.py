@@ -44,6 +44,8 @@ CONVERGE_S = 60.0
 IDLE_S = 20.0
 """When nothing has changed for so long, the person is told how it stands instead of being kept waiting. Elasticsearch may
 take that long to start."""
+LATE_ATTEMPTS = 20
+"""The daemon may still be taking over its shards when the first of those that come later is there."""
 LOG_NAME = "coreplane.log"
 NEXT = (
     ("coreplane get", "what is declared, and whether it is so"),
@@ -223,7 +225,7 @@ def _record(stack: Stack, url: str, data: Path, parts: Json) -> None:
 
 async def _welcome(stack: Stack, url: str, record: Callable[[], None], steps: Steps) -> None:
     """Declare the target of each backend that comes later again once it is there, and have it looked at now."""
-    async with CoreplaneClient(url, actor=actor()) as client:
+    async with CoreplaneClient(url, actor=actor(), attempts=LATE_ATTEMPTS) as client:
         async for name in stack.arrivals():
             record()
             try:

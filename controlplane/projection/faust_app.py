@@ -9,12 +9,13 @@ Note [Whatever happens, the body goes on]. After an exception Faust starts its a
 lives and nothing is read any more. And `take()` acknowledges also what was interrupted. So the batches come by `noack_take`,
 and the function that is given them never raises; only cancellation leaves it.
 
+Note [Markers are no records]. Each transaction leaves an offset without a record. Faust takes the record after one for a part
+of the gap, and so commits no further than to the next marker, twice a second: what many transactions wrote would be committed
+for hours, and projected again after a crash. Here one stream acknowledges in the order of reading, so that everything before
+what is acknowledged is done, gaps or not. Compaction leaves gaps, too, of any size; Faust would make a list of their offsets.
+
 Note [Read committed]. Faust reads uncommitted records unless it writes transactions itself, so that what a fenced owner began
 and never committed would be projected. The isolation of its consumer is set before it starts.
-
-Note [Gaps of millions]. Between two records of a compacted topic any number of offsets may be gone. To commit past such a gap
-Faust makes a list of all its numbers: 60 MB and a third of a second for a million, in the event loop. So how far its consumer has
-come is found out here, from where the gaps begin and end.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import asyncio
 import logging
 import ssl
 import tempfile
-from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Self
 
@@ -48,21 +48,6 @@ POLL_S: Final = 86_400.0
 START_S: Final = 60.0
 STOP_S: Final = 15.0
 Take = Callable[[Sequence[Entry]], Awaitable[None]]
-
-
-def reached(acked: Sequence[int], gaps: Sequence[tuple[int, int]], committed: int | None) -> int | None:
-    """One past the last offset of those acknowledged or in a gap (first, one past the last) that follow the committed
-    position without a hole; None when they don't. Both in ascending order."""
-    before = [gap for gap in gaps if acked and gap[0] < acked[-1]]
-    spans = sorted([*before, *((offset, offset + 1) for offset in acked)])
-    if not spans or (committed and spans[0][0] - committed > 1):
-        return None
-    position = spans[0][0]
-    for first, end in spans:
-        if first > position:
-            break
-        position = max(position, end)
-    return position
 
 
 class FaustApp:
@@ -171,30 +156,35 @@ class FaustApp:
 
 
 def _transport(app: Any) -> Any:
-    """See [Read committed]."""
+    """See [Read committed] and [Markers are no records]."""
     from faust.transport.drivers import aiokafka  # noqa: PLC0415 - see above
 
     class CommittedThread(aiokafka.AIOKafkaConsumerThread):
+        logger = logging.getLogger("faust")
+
         def _create_worker_consumer(self, transport: Any) -> Any:
             consumer = super()._create_worker_consumer(transport)
             consumer._isolation_level = READ_COMMITTED  # noqa: SLF001 - Faust has no option for it
             return consumer
 
     class CommittedConsumer(aiokafka.Consumer):
+        logger = logging.getLogger("faust")
+
         def _new_consumer_thread(self) -> Any:
             return CommittedThread(self, loop=self.loop, beacon=self.beacon)
 
         def _new_offset(self, tp: Any) -> int | None:
-            """See [Gaps of millions]."""
-            acked, gaps = self._acked[tp], self._gap[tp]
-            acked.sort()
-            position = reached(acked, sorted((gap.begin, gap.end) for gap in gaps), self._committed_offset[tp])
-            if position is not None:
-                done = bisect_left(acked, position)
-                self._acked_index[tp].difference_update(acked[:done])
-                del acked[:done]
-                gaps.chop(0, position)
-            return position
+            """Where to go on after a crash; None when nothing is to be committed. See [Markers are no records]."""
+            acknowledged = self._acked[tp]
+            if not acknowledged:
+                return None
+            newest = max(acknowledged)
+            acknowledged.clear()
+            self._acked_index[tp].clear()
+            return int(newest) + 1
+
+        async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
+            """Nobody asks for them. See [Markers are no records]."""
 
     class CommittedTransport(aiokafka.Transport):
         Consumer = CommittedConsumer

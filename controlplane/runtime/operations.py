@@ -76,6 +76,9 @@ class _Context:
         if where.tenant != self.tenant and not self._confined:
             msg = f"it can't be confined to a prefix, so it needs a target that {self.tenant} has for itself, not {target}"
             raise TerminalError(msg, reason="NotShared")
+        if where.key not in self._state.entries:
+            msg = f"there is no {self._service}.target/{target}: declare it first"
+            raise TerminalError(msg, reason="SettingNotFound")
         loop = self._controller.loop(where)
         if loop is None or loop.backend is None:
             why = "" if loop is None or loop.down is None else f": {loop.down.message}"

@@ -38,6 +38,9 @@ StepT = TypeVar("StepT", bound=Step)
 QUEUED: Final = 256
 STUCK: Final = 4
 REQUEST_MS: Final = 8_000
+OUTDATED: Final = "UnknownBrokerIdError"
+"""What the client says of a broker that came, or came back, since it looked at the cluster: for minutes (3.0.12), so it is
+opened anew."""
 BOOTSTRAP_MS: Final = 4_000
 
 Work = Callable[[Any], Any]
@@ -112,10 +115,17 @@ class _Worker:
                     job.end(job.work(client), None)
                 except BaseException as exc:  # noqa: BLE001 - whatever it is, it is the caller's
                     job.end(None, exc)
+                    if client is not None and type(exc).__name__ == OUTDATED:
+                        _close(client)
+                        client = None
         finally:
             if client is not None:
-                with contextlib.suppress(Exception):  # it may be why the thread was dismissed
-                    client.close()
+                _close(client)
+
+
+def _close(client: Any) -> None:
+    with contextlib.suppress(Exception):  # it may be why it is closed
+        client.close()
 
 
 class AdminThread:
@@ -303,6 +313,6 @@ def translated(exc: Exception, servers: str) -> BackendError | Exception:
     reason = type(exc).__name__.removesuffix("Error")
     if reason in _REFUSED:
         return TerminalError(f"{servers}: {exc}", reason=reason)
-    if isinstance(exc, errors.BrokerResponseError):  # it did answer
+    if isinstance(exc, errors.BrokerResponseError) or type(exc).__name__ == OUTDATED:  # it did answer
         return TransientError(f"{servers}: {exc}", reason=reason)
     return Unreachable(f"{servers}: {exc}", reason=reason)

@@ -140,13 +140,16 @@ def _groups(series: Series) -> list[dict[str, Any]]:
 
 
 def _routes(series: Series) -> list[dict[str, Any]]:
-    dead, repeated = series.get("dead_lettered_total", {}), series.get("repeated_total", {})
+    dead, repeated, failed = (
+        series.get(name, {}) for name in ("dead_lettered_total", "repeated_total", "failed_total")
+    )
     return [
         {
             "route": dict(tags)["route"],
             "routed": points[-1][1],
             "dead_lettered": _last(dead.get(tags, ())) or 0,
             "repeated": _last(repeated.get(tags, ())) or 0,
+            "failed": _last(failed.get(tags, ())) or 0,
             "routed_since": max(0.0, points[-1][1] - points[0][1]),
         }
         for tags, points in sorted(series.get("routed_total", {}).items())

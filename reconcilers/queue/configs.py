@@ -13,7 +13,7 @@ _WHOLE: Final = frozenset({"INT", "LONG", "SHORT"})
 
 def same(wanted: str, held: str | None, kind: str) -> bool:
     """True when both texts mean the same to Kafka. `kind`: its type, as in LONG."""
-    return held is not None and canonical(wanted, kind) == canonical(held, kind)
+    return held is not None and (wanted == held or canonical(wanted, kind) == canonical(held, kind))
 
 
 def canonical(text: str, kind: str) -> str:

@@ -74,7 +74,7 @@ def _compared(external: ExternalId, desired: Topic, observed: ObservedTopic) -> 
         warnings=tuple(durability.risks(replicas, desired.config)),
         remember=memory_of(observed.topic_id, desired),
     )
-    if plan.steps or plan.blocked is not None:
+    if waiting is CONVERGED or plan.steps or plan.blocked is not None:
         return plan
     return replace(plan, requeue_after_s=waiting.requeue_after_s, wait_reason=waiting.wait_reason)
 

@@ -243,6 +243,8 @@ class Router:
             if not await self._insisted(part, one):
                 self._consumer.seek(part.place, part.at)
                 part.pause()
+                until = 0 if part.producer is not None else records[-1].offset + 1
+                await self._committed({part.place: (part.at, self._progress(part, until))})
                 return
 
     def _decided(self, record: Any) -> _Send:
@@ -332,6 +334,7 @@ class Router:
             refusal = await self._tried(part, [one], end)
             if refusal is None:
                 return True
+            _count_failed(part, one)
         routes = {route.name: route for _, route in one.topics}
         graves = [(route.route.on_error.dead_letter, route) for route in routes.values()]
         if any(topic is None for topic, _ in graves):
@@ -369,7 +372,17 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
 def _count(part: _Part, sent: _Send, route: Installed) -> None:
     before, dead = part.counts.get(route.digest, Count()), sent.cause is not None
     again = sent.record.offset < part.again
-    part.counts[route.digest] = Count(before.routed + (not dead), before.dead + dead, before.repeated + again)
+    part.counts[route.digest] = before._replace(
+        routed=before.routed + (not dead), dead=before.dead + dead, repeated=before.repeated + again
+    )
+
+
+def _count_failed(part: _Part, sent: _Send) -> None:
+    """For each route that it still has to go by."""
+    left = {route.digest for topic, route in sent.topics if (sent.record.offset, topic, route.name) not in part.done}
+    for digest in left:
+        before = part.counts.get(digest, Count())
+        part.counts[digest] = before._replace(failed=before.failed + 1)
 
 
 def _told(refusal: Exception | None) -> str:

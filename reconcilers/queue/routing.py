@@ -281,6 +281,8 @@ class Count(NamedTuple):
     dead: int = 0
     repeated: int = 0
     """Among them: those that a router which crashed may have delivered already."""
+    failed: int = 0
+    """Tries to deliver one message that a destination refused."""
 
 
 class Progress(NamedTuple):
@@ -293,7 +295,7 @@ class Progress(NamedTuple):
 
 
 def progress(routes: Iterable[Installed], counts: Mapping[str, Count], until: int = 0) -> str:
-    """What stands beside a committed offset: `v2 until digest:routed:dead:repeated …`."""
+    """What stands beside a committed offset: `v2 until digest:routed:dead:repeated:failed …`."""
     rows = sorted((one.digest, counts.get(one.digest, Count())) for one in routes)
     return " ".join([PROGRESS, str(until), *(":".join(map(str, (name, *count))) for name, count in rows)])
 
@@ -304,7 +306,8 @@ def progress_in(text: str | None) -> Progress:
     if version != PROGRESS:
         return Progress({})
     fields = [row.split(":") for row in rows[1:]]
-    return Progress({name: Count(*map(int, numbers)) for name, *numbers in fields}, int(rows[0]))
+    most = len(Count._fields)  # other versions write more or fewer
+    return Progress({name: Count(*map(int, numbers[:most])) for name, *numbers in fields}, int(rows[0]))
 
 
 def dead_letter(

@@ -1,6 +1,7 @@
 """Monitoring values of a Kafka cluster. Runs in the administration thread; what is made of them is pure.
 
-Lag is sampled of every group that has offsets (MOST_GROUPS at most), in messages and in seconds (see `lagging`); sizes on disk
+Lag is sampled of every group that has offsets (MOST_GROUPS at most), in messages and in seconds (see `lagging`), by topic and
+by partition; sizes on disk
 and produced messages of the MOST_TOPICS biggest topics, partitions in trouble of the whole cluster. What counts up ends in
 `_total`: `produced_total` and `consumed_total` are offsets, `routed_total` and its like come from the routers' progress, and
 `isr_changes_total` and `rebalances_total` are changes between two looks since this process began to look.
@@ -8,6 +9,7 @@ and produced messages of the MOST_TOPICS biggest topics, partitions in trouble o
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
@@ -21,6 +23,8 @@ from reconcilers.queue.routing import Count
 
 MOST_GROUPS: Final = 50
 MOST_TOPICS: Final = 50
+MOST_LAGGING: Final = 200
+"""Partitions of groups whose lag is told by itself."""
 MOST_PARTITIONS: Final = 5_000
 """Whose ends are asked."""
 RETENTION: Final = "retention.bytes"
@@ -64,7 +68,22 @@ class Sampler:
             *_stored(disks, biggest, _limits(client, biggest, topics)),
             *_produced(at_end, biggest),
             *(one for name, group in groups.items() for one in self._group(name, group, stands[name], at_end)),
+            *self._lagging(stands, at_end),
         ]
+
+    def _lagging(self, stands: Mapping[str, Mapping[Any, int]], at_end: Mapping[Any, int]) -> Iterator[Measurement]:
+        """Partition by partition, of those MOST_LAGGING with the most to read."""
+        now = self._clock()
+        lags = [
+            (max(0, at_end[place] - at), group, place)
+            for group, held in stands.items()
+            for place, at in held.items()
+            if place in at_end
+        ]
+        for lag, group, place in heapq.nlargest(MOST_LAGGING, lags):
+            tags = {"group": group, "topic": place.topic, "partition": str(place.partition)}
+            yield Measurement("partition_lag_messages", lag, tags)
+            yield Measurement("partition_lag_s", self._ends[place].waited_s(now, stands[group][place]), tags)
 
     def _follow(self, at_end: Mapping[Any, int], stands: Mapping[str, Mapping[Any, int]]) -> None:
         now = self._clock()
@@ -110,6 +129,7 @@ def routed(counts: Iterable[tuple[str, Count]]) -> list[Measurement]:
             Measurement("routed_total", count.routed, {"route": route}),
             Measurement("dead_lettered_total", count.dead, {"route": route}),
             Measurement("repeated_total", count.repeated, {"route": route}),
+            Measurement("failed_total", count.failed, {"route": route}),
         )
     ]
 

@@ -194,6 +194,23 @@ async def test_what_is_committed_is_found_and_lag_goes_back_to_nothing(log: Kafk
         assert projector.degraded is None
 
 
+async def test_markers_between_many_small_transactions_hold_up_no_commit(log: KafkaLog, store: ElasticsearchStore):
+    """Faust's own commit goes no further than to the next marker, twice a second: this would take minutes."""
+    writer = await log.journal.open_shard(0)
+    for number in range(600):
+        await writer.commit(Commit(events=[outgoing(event(number))]))
+    await writer.close()
+    async with projecting(log, store) as projector:
+
+        async def nothing_is_left() -> bool:
+            return projector.measured > 0 and projector.lag.records == 0
+
+        await until(nothing_is_left, "all of it committed", within_s=60)
+        assert projector.position[Place(Stream.EVENTS, 0)] >= 600
+    await store.refresh()
+    assert sorted(await numbers(store)) == [*range(600)]
+
+
 async def test_what_was_never_committed_is_never_found(log: KafkaLog, store: ElasticsearchStore):
     producer = AIOKafkaProducer(bootstrap_servers=list(log.address.servers), transactional_id=str(uuid.uuid4()))
     await producer.start()

@@ -8,16 +8,19 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaTimeoutError, NotEnoughReplicasError
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
-from reconcilers.contract import BackendError, Result
-from tests.integration.queue_world import unique, world
-from tests.integration.test_queue_topics import orders
-from tests.kafka_cluster import NODES
+from reconcilers.contract import BackendError, ExternalId, Result
+from reconcilers.queue.kinds import TOPIC as TOPIC_KIND
+from tests.integration.queue_world import target_value, unique, world
+from tests.integration.test_queue_topics import orders, overrides
+from tests.kafka_cluster import NODES, FailingNetwork
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 TOPIC, USER, ACLS, QUOTA = "queue.topic", "queue.user", "queue.acl", "queue.quota"
 OPEN = {"protocol": "PLAINTEXT"}
+CREATE_TOPICS, DELETE_TOPICS = 19, 20
 
 
 @asynccontextmanager
@@ -127,6 +130,74 @@ async def test_when_the_controller_moves_what_was_declared_is_done_by_the_next(k
         assert await settled(one, TOPIC, changed) == set()
         assert (await described(hand, before))["topic_id"] == topic_id
     gc.collect()
+
+
+# See above.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+async def test_a_strict_topic_takes_messages_without_one_broker_and_none_that_only_one_would_have(kafka_cluster):
+    name = unique("orders")
+    value = {"topic": name, "partitions": 1, "durability": "strict"}
+    options = {"bootstrap_servers": kafka_cluster.bootstrap, "acks": "all", "request_timeout_ms": 5_000}
+    async with (
+        world(kafka_cluster, bootstrap_servers=kafka_cluster.bootstrap, security=OPEN) as one,
+        by_hand(kafka_cluster) as hand,
+    ):
+        assert await settled(one, TOPIC, value) == {"CreateTopic"}
+        async with asyncio.timeout(60):
+            while not all(len(in_sync) == 3 for _, in_sync in (await replicas(hand, name)).values()):
+                await asyncio.sleep(0.1)
+        held = await overrides(hand, name)
+        assert (held["min.insync.replicas"], held["unclean.leader.election.enable"]) == ("2", "false")
+        leader = (await described(hand, name))["partitions"][0]["leader_id"]
+        others = [node for node in NODES if node not in (leader, await controller(hand))]
+        await kafka_cluster.kill_node(others[0])
+        try:
+            async with asyncio.timeout(90):
+                while all(len(in_sync) == 3 for _, in_sync in (await replicas(hand, name)).values()):
+                    await asyncio.sleep(0.1)
+            async with AIOKafkaProducer(**options) as producer:
+                await producer.send_and_wait(name, b"two have it")
+            alone = {"min.insync.replicas": "3"}
+            resource = ConfigResource(ConfigResourceType.TOPIC, name, alone)
+            await hand(lambda admin: admin.alter_configs([resource], raise_on_unknown=False))
+            async with AIOKafkaProducer(**options) as producer:
+                with pytest.raises((NotEnoughReplicasError, KafkaTimeoutError)):
+                    await producer.send_and_wait(name, b"too few would have it")
+            assert await settled(one, TOPIC, value) == {"ChangeConfig"}
+            async with AIOKafkaProducer(**options) as producer:
+                await producer.send_and_wait(name, b"two have it")
+        finally:
+            await kafka_cluster.start_node(others[0])
+        assert await settled(one, TOPIC, value) == set()
+    gc.collect()
+
+
+async def test_no_request_carries_more_than_a_hundred_topics(kafka_cluster):
+    prefix = unique("many")
+    kind = TOPIC_KIND
+    wanted = {}
+    for number in range(250):
+        name = f"{prefix}-{number}"
+        model = kind.value.model_validate({"target": "main", **orders(name, partitions=1)})
+        wanted[ExternalId(TOPIC, name)] = kind.desired(name, model)
+    servers = [f"127.0.0.1:{port}" for port in kafka_cluster.proxy_ports.values()]
+    target = target_value(kafka_cluster) | {"bootstrap_servers": servers}
+    async with FailingNetwork(kafka_cluster) as network, world(kafka_cluster, **target) as one:
+        for retiring, key in ((False, CREATE_TOPICS), (True, DELETE_TOPICS)):
+            aims = {external: None if retiring else desired for external, desired in wanted.items()}
+            async with asyncio.timeout(90):
+                while True:
+                    seen = await one.backend.observe(aims)
+                    plans = [kind.plan(external, aim, seen.get(external), 0.0) for external, aim in aims.items()]
+                    if all(plan.converged for plan in plans):
+                        break
+                    del network.passed[:]
+                    steps = [step for plan in plans for step in plan.steps]
+                    if steps:
+                        outcomes = await one.backend.apply(steps, one.fence)
+                        assert {outcome.result for outcome in outcomes} == {Result.SUCCEEDED}
+                        assert (len(steps), network.passed.count(key)) == (250, 3)
+                    await asyncio.sleep(0.2)
 
 
 async def settled(one, setting_type, value, **more):

@@ -10,7 +10,7 @@ from aiokafka.errors import TopicAuthorizationFailedError
 
 from controlplane.client.errors import ApiError
 from reconcilers.queue import kafka_groups
-from tests.integration.queue_world import ADMIN_PASSWORD, admin_password, by_hand, plain, target_value, unique, world
+from tests.integration.queue_world import ADMIN_PASSWORD, admin_password, by_hand, plain, target_value, unique
 from tests.integration.test_queue_topics import alter, orders, overrides
 from tests.integration.test_queue_users import producing
 from tests.servers import DaemonProcess
@@ -87,6 +87,21 @@ async def test_what_can_not_be_reached_says_why_and_what_to_do(queue_daemon):
     assert "1 to 249 letters" in refused.value.errors[0].message
 
 
+async def test_a_topic_that_was_there_before_is_taken_over_as_its_policy_says(queue_daemon, kafka_broker):
+    client, name = queue_daemon, unique("orders")
+    value = {"target": "main", **orders(name)}
+    async with by_hand(kafka_broker) as hand:
+        await hand(lambda admin: admin.create_topics({name: {"num_partitions": 2}}, wait_for_metadata=True))
+        await client.put_setting("queue.topic", name, {"value": value})
+        await phase(client, "queue.topic", name, "Stalled")
+        assert await overrides(hand, name) == {}
+        await client.put_setting("queue.topic", name, {"value": value, "policy": {"adopt": "always"}})
+        await phase(client, "queue.topic", name, "Ready")
+        assert await overrides(hand, name) == {"retention.ms": "3600000"}
+    await client.put_setting("queue.topic", "second", {"value": {**value, "partitions": 9}})
+    await phase(client, "queue.topic", "second", "Stalled", "Conflict")
+
+
 async def test_a_topic_goes_only_when_its_data_may_go(queue_daemon, kafka_broker):
     client, kept, dropped = queue_daemon, unique("kept"), unique("dropped")
     for name in (kept, dropped):
@@ -121,49 +136,6 @@ async def test_a_plan_warns_of_what_can_lose_messages(queue_daemon):
     three = {**value, "replication_factor": 3}
     await client.put_setting("queue.topic", name, {"value": three})
     await phase(client, "queue.topic", name, "Stalled", "NotEnoughBrokers")
-
-
-def sampled(found, metric, **tags):
-    """The value of one metric; None when it isn't there."""
-    return next((one.value for one in found if one.metric_type == metric and tags.items() <= one.tags.items()), None)
-
-
-async def test_what_is_sampled_tells_of_cluster_topics_and_groups(kafka_broker):
-    name, group = unique("orders"), unique("readers")
-    async with world(kafka_broker, canary=True) as one:
-        config = {"retention.bytes": 1_000_000, "segment.bytes": 2_000_000}
-        await one.converge("queue.topic", orders(name, config=config))
-        begun = AIOKafkaConsumer(name, bootstrap_servers=plain(kafka_broker), group_id=group)
-        await begun.start()
-        places = [TopicPartition(name, number) for number in (0, 1)]
-        await begun.commit(dict.fromkeys(places, 0))
-        found = await one.backend.sample()
-        assert sampled(found, "rebalances_total", group=group) == 0
-        await begun.stop()
-        producer = AIOKafkaProducer(bootstrap_servers=plain(kafka_broker))
-        await producer.start()
-        for _ in range(50):
-            await producer.send(name, bytes(2_000), partition=0)
-        await producer.stop()
-        async with asyncio.timeout(60):
-            while sampled(found := await one.backend.sample(), "lag_messages", group=group) != 50:
-                await asyncio.sleep(0.1)
-        assert sampled(found, "brokers") == 1
-        assert sampled(found, "offline_partitions") == 0
-        assert sampled(found, "isr_changes_total") == 0
-        assert sampled(found, "stored_bytes") >= 100_000
-        assert sampled(found, "disk_usable_bytes", broker="1") > 0
-        assert sampled(found, "produced_total", topic=name) == 50
-        assert sampled(found, "topic_limit_bytes", topic=name) == 2_000_000
-        assert sampled(found, "topic_skew_ratio", topic=name) == 2.0
-        assert sampled(found, "consumed_total", group=group, topic=name) == 0
-        assert sampled(found, "rebalances_total", group=group) == 1
-        assert sampled(found, "lag_s", group=group, topic=name) > 0
-        assert sampled(found, "canary_lost") is not None
-        async with asyncio.timeout(60):
-            while (took := sampled(await one.backend.sample(), "delivery_s")) is None:
-                await asyncio.sleep(0.1)
-        assert took > 0
 
 
 async def test_a_group_is_found_watched_and_said_to_lag(queue_daemon, kafka_broker):

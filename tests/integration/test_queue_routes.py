@@ -283,6 +283,9 @@ async def test_a_message_that_a_destination_refuses_is_buried_and_the_others_go_
         assert headers["coreplane.dead.offset"] == "2"
         assert "MessageSizeTooLarge" in headers["coreplane.dead.cause"]
         assert letters[0].value.lstrip(b"0") == b"2"
+        assert await told(routing_daemon, kafka_broker, "routed_total") == 4
+        assert await told(routing_daemon, kafka_broker, "dead_lettered_total") == 1
+        assert await told(routing_daemon, kafka_broker, "failed_total") == 2, "the first try of it alone, and one more"
 
 
 async def test_a_destination_that_is_missing_holds_up_its_own_route_alone_and_loses_nothing(
@@ -298,6 +301,9 @@ async def test_a_destination_that_is_missing_holds_up_its_own_route_alone_and_lo
             await producer.send_and_wait(first, str(number).encode())
             await producer.send_and_wait(second, str(number).encode())
         assert sorted(await until_there(kafka_broker, there, 20)) == list(range(20))
+        async with asyncio.timeout(60):
+            while await told(routing_daemon, kafka_broker, "failed_total") < 5:
+                await asyncio.sleep(0.1)
         async with by_hand(kafka_broker) as hand:
             await hand(lambda admin: admin.create_topics({missing: {"num_partitions": 1}}, wait_for_metadata=True))
         assert sorted(await until_there(kafka_broker, missing, 20)) == list(range(20))

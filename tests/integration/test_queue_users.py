@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaConnectionError, TopicAuthorizationFailedError
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
@@ -341,6 +342,21 @@ async def test_a_consumer_of_a_granted_group_reads_and_another_group_is_refused(
         assert message.value == b"read me"
         with pytest.raises(GroupAuthorizationFailedError):
             await first_of(AIOKafkaConsumer(topic, group_id="theirs", auto_offset_reset="earliest", **options))
+
+
+async def test_who_may_create_topics_in_the_cluster_does_and_nobody_else(kafka_broker):
+    name, topic = unique("alice"), unique("made")
+    may = [{"resource": "cluster", "operations": ["create"]}]
+    async with world(kafka_broker, secrets()) as one:
+        for acls, result in ((may, 0), ([], 29)):
+            await one.converge(USER, shop_user(username=name, acls=acls))
+            admin = AIOKafkaAdminClient(**login(kafka_broker, name, PASSWORD))
+            try:
+                await admin.start()
+                made = await admin.create_topics([NewTopic(f"{topic}-{result}", 1, 1)])
+                assert [error[1] for error in made.topic_errors] == [result]
+            finally:
+                await admin.close()
 
 
 async def first_of(consumer):

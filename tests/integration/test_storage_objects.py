@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from yarl import URL
 
-from controlplane.api.objects import passed_on
+from controlplane.api.passing import passed_on
 from controlplane.client.errors import ApiError
 from controlplane.client.http import CoreplaneClient
 from reconcilers.storage import objects
@@ -211,8 +211,7 @@ async def test_memory_stays_flat_however_much_is_streamed(
     assert process.memory_info().rss - before < 100 * MIB
 
 
-async def test_a_reader_that_takes_nothing_is_cut_and_one_that_waits_for_us_is_not(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("controlplane.api.objects.IDLE_S", 0.4)
+async def test_a_reader_that_takes_nothing_is_cut_and_one_that_waits_for_us_is_not():
     cut = asyncio.Event()
 
     async def paused() -> AsyncIterator[bytes]:
@@ -228,7 +227,7 @@ async def test_a_reader_that_takes_nothing_is_cut_and_one_that_waits_for_us_is_n
         response = web.StreamResponse()
         await response.prepare(request)
         try:
-            await passed_on(paused() if request.path == "/paused" else endless(), response)
+            await passed_on(paused() if request.path == "/paused" else endless(), response, 0.4)
         except TimeoutError:
             cut.set()
             raise

@@ -100,6 +100,21 @@ def test_what_only_reads_is_read_again_and_its_answers_are_not_held():
     simulate(scenario)
 
 
+def test_a_target_that_is_not_declared_is_named():
+    async def scenario():
+        async def run(context: Any, request: Any) -> dict[str, Any]:
+            await context.backend("nope")
+            return {}
+
+        world, operations = await started(78, run)
+        with pytest.raises(Refused, match=r"there is no mesh\.target/nope: declare it first") as refused:
+            await operations.run("default", "mesh.read", {}, actor="user", request_id="r")
+        assert refused.value.reason is Reason.NOT_FOUND
+        await world.stop()
+
+    simulate(scenario)
+
+
 def test_operations_under_way_end_before_the_daemon_does():
     async def scenario():
         async def run(context: Any, request: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.cli import configuration
+from controlplane.cli import configuration, upfile
 from controlplane.cli.failure import Failure
 
 
@@ -36,3 +36,15 @@ def test_a_file_that_is_no_map_or_isnt_there_is_said(tmp_path: Path, text: str |
     with pytest.raises(Failure) as caught:
         configuration.load(file)
     assert str(file) in caught.value.message
+
+
+def test_without_a_file_it_is_that_of_what_runs_on_the_data_directory(tmp_path: Path) -> None:
+    parts = {"log": {"url": "kafka://127.0.0.1:9092"}, "projection": {"url": "http://127.0.0.1:9200"}}
+    assert configuration.of_running(None, tmp_path).log.url != parts["log"]["url"], "nothing runs there"
+    upfile.write(tmp_path, upfile.this_process("http://127.0.0.1:8470", [], parts))
+    found = configuration.of_running(None, tmp_path, {"log": {"url": None}, "projection": {"url": "http://other:9200"}})
+    assert (found.log.url, found.projection.url) == ("kafka://127.0.0.1:9092", "http://other:9200")
+    assert found.data_dir == tmp_path
+    file = tmp_path / "coreplane.yaml"
+    file.write_text("log: {url: 'kafka://elsewhere:9092'}")
+    assert configuration.of_running(file, tmp_path).log.url == "kafka://elsewhere:9092"

@@ -47,9 +47,10 @@ def test_what_is_wrong_with_partitions_and_routes_is_said():
         metric(1, "routed_total", 10, route="r"),
         metric(9, "routed_total", 25, route="r"),
         metric(9, "dead_lettered_total", 4, route="r"),
+        metric(9, "failed_total", 6, route="r"),
     )
     (route,) = found["targets"]["main"]["routes"]
-    assert route == {"route": "r", "routed": 25, "dead_lettered": 4, "repeated": 0, "routed_since": 15}
+    assert route == {"route": "r", "routed": 25, "dead_lettered": 4, "repeated": 0, "failed": 6, "routed_since": 15}
     assert [text.partition(": ")[2][:20] for text in found["findings"]] == [
         "2 partitions have no",
         "3 partitions lack re",

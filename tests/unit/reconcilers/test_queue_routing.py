@@ -120,6 +120,8 @@ def test_progress_reads_back(counted, until):
     found = routing.progress_in(routing.progress(routes, counts, until))
     assert found == ({one.digest: counts.get(one.digest, Count()) for one in routes}, until)
     assert routing.progress_in("somebody else's") == ({}, 0)
+    assert routing.progress_in("v2 7 abc:1:2:3") == ({"abc": Count(1, 2, 3)}, 7)
+    assert routing.progress_in("v2 7 abc:1:2:3:4:5") == ({"abc": Count(1, 2, 3, 4)}, 7)
     assert routing.progress_in(None) == ({}, 0)
 
 
