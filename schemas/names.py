@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Final, NamedTuple
 
 from pydantic import StringConstraints
@@ -59,8 +60,9 @@ class Key(NamedTuple):
         return f"{self.setting_type}/{self.name}"
 
 
+@lru_cache(maxsize=16_384)
 def parse_key(text: str) -> Key:
-    """The key written as `tenant/setting_type/name`; ValueError when it isn't one."""
+    """The key written as `tenant/setting_type/name`; ValueError when it isn't one. A sweep asks for each key several times."""
     parts = text.split("/")
     if len(parts) != 3 or not _named(parts):
         msg = f"{text!r} is not a key: expected tenant/setting_type/name"

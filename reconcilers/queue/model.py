@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from reconcilers.queue import durability
@@ -78,8 +79,14 @@ def recalled_topic(observed: ObservedTopic | None, remembered: Mapping[str, str]
     """The observation, with the id and the configurations that the status remembers."""
     if observed is None:
         return None
-    names = frozenset(filter(None, remembered.get(OWNED_CONFIG, "").split(",")))
+    names = _names(remembered.get(OWNED_CONFIG, ""))
     return replace(observed, known_id=remembered.get(TOPIC_ID), known_config=names)
+
+
+@lru_cache(maxsize=1024)
+def _names(text: str) -> frozenset[str]:
+    """The same few for most topics."""
+    return frozenset(filter(None, text.split(",")))
 
 
 def memory_of(topic_id: str, topic: Topic) -> dict[str, str]:

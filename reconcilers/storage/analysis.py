@@ -70,6 +70,8 @@ def _target(rows: Rows) -> dict[str, Any]:
         "full_in_days": None if not growth or growth <= 0 or free is None else round(free / growth, 1),
         "requests": requests,
         "request_5xx_errors": errors,
+        "received_bytes": _grown(rows.get(("received_bytes_total", ""), ())),
+        "sent_bytes": _grown(rows.get(("sent_bytes_total", ""), ())),
         "drives_offline": last.get("drives_offline"),
         "expirations_pending": last.get("expirations_pending"),
         "largest": _largest(rows),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
 import struct
 import time
@@ -17,7 +18,7 @@ from aiohttp import web
 
 from controlplane.devstack import minio
 from reconcilers.contract import Result, TerminalError, TransientError, Unreachable
-from reconcilers.storage import s3
+from reconcilers.storage import objects, s3
 from reconcilers.storage.s3 import Unanswered, bucket_path
 from tests.e2e.conditions import condition_of, phase, until
 from tests.integration.backend_world import ClosedFence, DictSecrets
@@ -81,7 +82,7 @@ class Between:
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,
             session.request(
-                request.method, f"{self.behind}{request.raw_path}", data=body, headers=request.headers
+                request.method, f"{self.behind}{request.raw_path}", data=io.BytesIO(body), headers=request.headers
             ) as answer,
         ):
             content = await answer.read()
@@ -122,6 +123,26 @@ async def test_a_busy_server_is_asked_again_later_and_nothing_is_lost(minio_serv
         assert (busy.error.reason, busy.result) == ("SlowDown", Result.FAILED)
         assert busy.error.retry_after_s
         await w.settled(BUCKET, value)
+
+
+@pytest.mark.parametrize("size", [5, objects.SINGLE_BYTES + 1], ids=["one request", "in parts"])
+async def test_a_busy_server_is_told_to_whoever_writes_and_nothing_is_stored(
+    daemon: DaemonProcess, minio_server: Any, size: int
+):
+    bucket = fresh("busy")
+    async with between(minio_server) as proxy, driven(daemon, proxy) as client:
+        await client.put_setting("storage.bucket", bucket, {"value": {"target": "main"}}, wait="Ready", wait_s=30)
+        url = f"{daemon.url}/v1/tenants/default/objects/main/{bucket}/o"
+        async with aiohttp.ClientSession() as session:
+            proxy.busy = 1
+            async with session.put(url, data=io.BytesIO(bytes(size))) as busy:
+                assert busy.status == 503
+                assert "reduce your request rate" in (await busy.json())["detail"]
+                assert int(busy.headers["Retry-After"]) >= 1
+            async with session.get(url) as none:
+                assert none.status == 404
+            async with session.put(url, data=io.BytesIO(bytes(size))) as again:
+                assert again.status == 200, await again.text()
 
 
 async def test_a_change_whose_answer_is_lost_is_unknown_and_the_next_look_tells(minio_server: Any):

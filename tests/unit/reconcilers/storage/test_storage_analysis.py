@@ -28,6 +28,8 @@ def test_growth_is_by_the_day_and_says_when_it_is_full():
     found = analyse(
         evidence(
             metric("stored_bytes", 1_000, DAY_S / 2),
+            metric("sent_bytes_total", 7, DAY_S / 2),
+            metric("sent_bytes_total", 9),
             metric("stored_bytes", 1_500),
             metric("free_bytes", 10_000),
             metric("capacity_bytes", 20_000),
@@ -35,6 +37,7 @@ def test_growth_is_by_the_day_and_says_when_it_is_full():
     )
     main = found["targets"]["main"]
     assert (main["growth_bytes_per_day"], main["full_in_days"]) == (1_000.0, 10.0)
+    assert (main["received_bytes"], main["sent_bytes"]) == (0, 2)
     assert found["findings"] == ["main: full in 10 days if it goes on growing as it does"]
 
 
