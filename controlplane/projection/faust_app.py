@@ -12,7 +12,7 @@ and the function that is given them never raises; only cancellation leaves it.
 Note [Markers are no records]. Each transaction leaves an offset without a record. Faust takes the record after one for a part
 of the gap, and so commits no further than to the next marker, twice a second: what many transactions wrote would be committed
 for hours, and projected again after a crash. Here one stream acknowledges in the order of reading, so that everything before
-what is acknowledged is done, gaps or not.
+what is acknowledged is done, gaps or not. Compaction leaves gaps, too, of any size; Faust would make a list of their offsets.
 
 Note [Read committed]. Faust reads uncommitted records unless it writes transactions itself, so that what a fenced owner began
 and never committed would be projected. The isolation of its consumer is set before it starts.
