@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError, NotEnoughReplicasError
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.errors import KafkaError
 
 from reconcilers.contract import BackendError, ExternalId, Result
 from reconcilers.queue.kinds import TOPIC as TOPIC_KIND
@@ -35,6 +36,19 @@ async def by_hand(cluster):
         yield call
     finally:
         await asyncio.to_thread(client.close)
+
+
+def patient(hand):
+    """As `hand`, tried again when it asked a broker that is gone."""
+
+    async def call(work):
+        async with asyncio.timeout(60):
+            while True:
+                with suppress(KafkaError):
+                    return await hand(work)
+                await asyncio.sleep(0.1)
+
+    return call
 
 
 async def described(hand, topic):
@@ -153,13 +167,13 @@ async def test_a_strict_topic_takes_messages_without_one_broker_and_none_that_on
         await kafka_cluster.kill_node(others[0])
         try:
             async with asyncio.timeout(90):
-                while all(len(in_sync) == 3 for _, in_sync in (await replicas(hand, name)).values()):
+                while all(len(in_sync) == 3 for _, in_sync in (await replicas(patient(hand), name)).values()):
                     await asyncio.sleep(0.1)
             async with AIOKafkaProducer(**options) as producer:
                 await producer.send_and_wait(name, b"two have it")
             alone = {"min.insync.replicas": "3"}
             resource = ConfigResource(ConfigResourceType.TOPIC, name, alone)
-            await hand(lambda admin: admin.alter_configs([resource], raise_on_unknown=False))
+            await patient(hand)(lambda admin: admin.alter_configs([resource], raise_on_unknown=False))
             async with AIOKafkaProducer(**options) as producer:
                 with pytest.raises((NotEnoughReplicasError, KafkaTimeoutError)):
                     await producer.send_and_wait(name, b"too few would have it")
