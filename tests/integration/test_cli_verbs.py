@@ -6,6 +6,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -17,6 +18,8 @@ from tests.servers import DaemonProcess
 
 pytestmark = pytest.mark.integration
 
+PROJECTED_S = 10.0
+"""What was accepted is found soon after the answer, not with it."""
 SHOP = """\
 type: cache.namespace
 name: {name}-sessions
@@ -129,7 +132,10 @@ def test_a_wait_that_takes_too_long_ends_with_3(shell: Shell, shop: str) -> None
 
 
 def test_events_tell_what_was_accepted(shell: Shell, shop: str) -> None:
-    events = shell.json("events", f"cache.namespace/{shop}-pages", "--type", "SettingAccepted")
+    asked = ("events", f"cache.namespace/{shop}-pages", "--type", "SettingAccepted")
+    until = time.monotonic() + PROJECTED_S
+    while not (events := shell.json(*asked)) and time.monotonic() < until:
+        time.sleep(0.05)
     assert [event["setting"] for event in events] == [f"default/cache.namespace/{shop}-pages"]
 
 
