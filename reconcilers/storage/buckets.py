@@ -6,6 +6,10 @@ checksums in the export's directory, isn't parsed again. Without it each documen
 Note [One call at a time]. MinIO reads a bucket's documents, changes one and writes them all. Two calls at once for one
 bucket are both acknowledged, and one of them is lost: of 100 buckets that got versioning, lifecycle and policy at once 20
 had no versioning afterwards, 31 no lifecycle, 24 no policy. So a bucket has a lock here, and the controller looks again.
+
+Note [A server that starts makes buckets]. While it starts, MinIO goes through the buckets that it found and makes those that are
+missing, for a disk that was replaced. One that is dropped meanwhile comes back, empty and bare, some milliseconds after the
+answer. So none is dropped before that is over.
 """
 
 from __future__ import annotations
@@ -20,7 +24,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from reconcilers.contract import BackendError, Fence, Outcome, Result, SecretNotFound, Secrets, TerminalError
+from reconcilers.contract import (
+    BackendError,
+    Fence,
+    Outcome,
+    Result,
+    SecretNotFound,
+    Secrets,
+    TerminalError,
+    TransientError,
+)
 from reconcilers.storage import lifecycle, listing, model, policies, replication
 from reconcilers.storage.model import FROZEN_BYTES, Bucket, Contents, HeldBucket, Versioning
 from reconcilers.storage.replication import Wanted
@@ -48,6 +61,8 @@ EXPORT: Final = "export-bucket-metadata"
 SINGLE: Final = 16
 """Up to so many buckets are asked for one by one (1 ms each), more by one export of all."""
 EXPORT_S: Final = 30.0
+STARTING_S: Final = 3.0
+"""A MinIO that runs for so long, whole seconds as it tells, has gone through its buckets."""
 DOCUMENTS: Final[Mapping[str, tuple[str, str]]] = {
     "versioning": ("versioning", "versioning.xml"),
     "object_lock": ("object-lock", "object-lock.xml"),
@@ -256,10 +271,22 @@ class Buckets:
             case EmptyBucket():
                 details = {"removed": await listing.empty(self._client, bucket, fence)}
             case DropBucket():
+                await self._check_started()
                 await self._drop(bucket, fence)
             case _:
                 raise TerminalError("this target can't carry out the step", reason="Unsupported")
         return Outcome(Result.SUCCEEDED, details)
+
+    async def _check_started(self) -> None:
+        """See [A server that starts makes buckets]. Raises `TransientError` while one of the servers does."""
+        try:
+            servers = json.loads(await self._client.admin("GET", "info")).get("servers", ())
+        except (Refused, ValueError):
+            return  # not a MinIO, or one that doesn't tell us
+        left_s = STARTING_S - min((float(one.get("uptime", 0)) for one in servers), default=STARTING_S)
+        if left_s > 0:
+            message = "the server has just started, and makes again what is dropped meanwhile"
+            raise TransientError(message, reason="Starting", retry_after_s=left_s)
 
     async def _create(self, bucket: str, fence: Fence, *, object_lock: bool) -> None:
         headers = {"x-amz-bucket-object-lock-enabled": "true"} if object_lock else {}

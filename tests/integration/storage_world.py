@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -11,7 +12,7 @@ from typing import Any
 
 from controlplane.client.http import CoreplaneClient
 from controlplane.devstack import minio, secrets
-from reconcilers.contract import Connection
+from reconcilers.contract import Connection, Plan, TransientError
 from reconcilers.storage.backend import StorageBackend, connect
 from reconcilers.storage.s3 import Refused, Request, S3Client, bucket_path
 from schemas.storage import Target
@@ -19,6 +20,7 @@ from tests.integration.backend_world import BackendWorld, DictSecrets
 from tests.servers import DaemonProcess
 
 BUCKET = "storage.bucket"
+STARTED_S = 30.0
 POLICY, USER, GROUP, KEY = "storage.policy", "storage.user", "storage.group", "storage.access_key"
 CONFIG = "storage.server_config"
 FIRST, SECOND = {"from_env": "FIRST"}, {"from_env": "SECOND"}
@@ -109,6 +111,16 @@ class World(BackendWorld):
     def __init__(self, backend: StorageBackend, known: DictSecrets) -> None:
         super().__init__(backend, known)
         self.client: S3Client = backend.client
+
+    async def drop(self, plan: Plan) -> int:
+        """Take the one step that drops a bucket, as soon as the server has started; how often it was too early."""
+        early = 0
+        async with asyncio.timeout(STARTED_S):
+            while (outcome := (await self.take(plan))[0]).error is not None:
+                assert (type(outcome.error), outcome.error.reason) == (TransientError, "Starting"), outcome
+                early += 1
+                await asyncio.sleep(outcome.error.retry_after_s)
+        return early
 
     async def settled(self, setting_type: str, value: Mapping[str, Any], name: str = "n") -> None:
         """Declare it: every step succeeds, and then there is nothing left to do."""

@@ -350,7 +350,7 @@ async def test_a_bucket_is_frozen_emptied_and_dropped_and_goes_on_where_it_was(m
         assert emptied.details == {"removed": 11}
         plan = await w.look(BUCKET, value, retiring=True)
         assert [step.name for step in plan.steps] == ["DropBucket"]
-        await w.take(plan)
+        await w.drop(plan)
         assert (await w.look(BUCKET, value, retiring=True)).converged
         assert (await w.look(BUCKET, value)).steps[0].name == "CreateBucket"
 
