@@ -145,7 +145,11 @@ async def test_a_full_disk_refuses_writes_keeps_reads_and_is_left_behind(
 
         await until(repaired, 30, "what drifted meanwhile is repaired")
         await all_ready(client, 30)
-        assert (await client.health())["ready"]
+
+        async def recovered() -> bool:
+            return bool((await client.health())["ready"])
+
+        await until(recovered, 30, "the daemon is ready again")
         found_revisions = {
             f"default/cache.redis_user/{s['name']}": s["revision"]
             async for s in client.list_settings(setting_type="cache.redis_user")
