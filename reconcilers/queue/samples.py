@@ -1,10 +1,10 @@
 """Monitoring values of a Kafka cluster. Runs in the administration thread; what is made of them is pure.
 
 Lag is sampled of every group that has offsets (MOST_GROUPS at most), in messages and in seconds (see `lagging`), by topic and
-by partition; sizes on disk
-and produced messages of the MOST_TOPICS biggest topics, partitions in trouble of the whole cluster. What counts up ends in
-`_total`: `produced_total` and `consumed_total` are offsets, `routed_total` and its like come from the routers' progress, and
-`isr_changes_total` and `rebalances_total` are changes between two looks since this process began to look.
+by partition; sizes on disk and produced messages of the MOST_TOPICS biggest topics, partitions in trouble of the whole
+cluster. What counts up ends in `_total`: `produced_total` and `consumed_total` are offsets, `routed_total` and its like come
+from the routers' progress, and `isr_changes_total` and `rebalances_total` are changes between two looks since this process
+began to look.
 """
 
 from __future__ import annotations
