@@ -20,6 +20,7 @@ from controlplane.devstack.ports import LOOPBACK
 from controlplane.devstack.process import Server
 from controlplane.devstack.redis import REDIS
 from tests.kafka_cluster import KafkaCluster
+from tests.secured_servers import SecuredElasticsearch, SecuredKafka, secured_elasticsearch_in, secured_kafka_in
 from tests.servers import DaemonProcess, SharedServer, elasticsearch_in, kafka_in, minio_in, program_of, started
 
 SUITES = ("unit", "architecture", "contract", "simulation", "integration", "e2e")
@@ -32,6 +33,8 @@ settings.load_profile("busy machine")
 SHARED = {
     "kafka_broker": KAFKA,
     "kafka_cluster": KAFKA,
+    "secured_kafka": KAFKA,
+    "secured_elasticsearch": ELASTICSEARCH,
     "elasticsearch_server": ELASTICSEARCH,
     "minio_server": MINIO,
     "minio_program": MINIO,
@@ -157,6 +160,24 @@ def kafka_cluster(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) 
     cluster = KafkaCluster(tmp_path_factory.mktemp("kafka-cluster"), guardian)
     yield cluster
     cluster.end()
+
+
+@pytest.fixture(scope="session")
+def secured_kafka(tmp_path_factory: pytest.TempPathFactory, guardian: Guardian) -> Iterator[SecuredKafka]:
+    """One broker for the run that is reached by TLS, too. Nobody stops it."""
+    secured = secured_kafka_in(tmp_path_factory.mktemp("secured-kafka"), guardian)
+    yield secured
+    secured.server.end()
+
+
+@pytest.fixture(scope="session")
+def secured_elasticsearch(
+    tmp_path_factory: pytest.TempPathFactory, guardian: Guardian
+) -> Iterator[SecuredElasticsearch]:
+    """One node for the run that speaks TLS only; as `elasticsearch_server` else. Nobody stops it."""
+    secured = secured_elasticsearch_in(tmp_path_factory.mktemp("secured-elasticsearch"), guardian)
+    yield secured
+    secured.server.end()
 
 
 @pytest.fixture(scope="session")

@@ -90,6 +90,8 @@ def _prepare(place: Place, *, node: int, controllers: dict[int, int], proxy_port
     text = re.sub(r"^node.id=.*$", f"node.id={node}", text, flags=re.MULTILINE)
     text = re.sub(r"^controller.quorum.voters=.*$", f"controller.quorum.voters={voters}", text, flags=re.MULTILINE)
     text = re.sub(rf",CONTROLLER://{LOOPBACK}:\d+$", f",CONTROLLER://{LOOPBACK}:{controllers[node]}", text, flags=re.M)
+    text = re.sub(r"(replication\.factor)=1$", r"\1=3", text, flags=re.MULTILINE)
+    text = re.sub(r"(state\.log\.min\.isr)=1$", r"\1=2", text, flags=re.MULTILINE)
     advertised = f"PLAINTEXT://{LOOPBACK}:{place.port},SASL_PLAINTEXT://{LOOPBACK}:{proxy_port}"
     text = re.sub(r"^advertised.listeners=.*$", f"advertised.listeners={advertised}", text, flags=re.MULTILINE)
     (place.home / kafka.PROPERTIES).write_text(text)

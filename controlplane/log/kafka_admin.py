@@ -29,7 +29,7 @@ from aiokafka.errors import (
 
 from controlplane.log import kafka_topics
 from controlplane.log.kafka_address import Address
-from controlplane.log.kafka_clients import ASK_MS, Clients, stop_admin
+from controlplane.log.kafka_clients import ASK_MS, Clients, explained, failed, stop_admin
 from controlplane.log.kafka_topics import Fault, Found, Retention, Topic
 from controlplane.log.ports import LogUnavailable
 
@@ -107,17 +107,23 @@ async def _asked(clients: Clients, question: Callable[[AIOKafkaAdminClient], Awa
     """Ask again while the brokers are still coming up. Raises `LogUnavailable`, at once when nobody listens at all."""
     deadline = time.monotonic() + SETTLED_S
     while True:
-        admin = await clients.admin()
+        admin = await _let_in(clients)
         try:
             return await question(admin)
         except (KafkaError, TimeoutError, OSError) as exc:
             if not _passes(exc) or time.monotonic() > deadline:
-                msg = f"can't manage the topics of {clients.address}: {exc!r}"
-                raise LogUnavailable(msg) from exc
+                raise failed(clients.address, "doesn't let its topics be managed", exc) from exc
             _log.info("kafka isn't settled yet", error=repr(exc))
         finally:
             await stop_admin(admin)
         await asyncio.sleep(SETTLING_S)
+
+
+async def _let_in(clients: Clients) -> AIOKafkaAdminClient:
+    try:
+        return await clients.admin()
+    except LogUnavailable as exc:
+        raise await explained(clients.address, exc) from exc
 
 
 def _passes(exc: Exception) -> bool:

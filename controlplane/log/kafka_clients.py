@@ -28,11 +28,18 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import __version__ as aiokafka_version
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
 from aiokafka.producer import sender
 
-from controlplane.log.kafka_address import Address
+from controlplane.log.kafka_address import PASSWORD_VARIABLE, Address
 from controlplane.log.ports import LogUnavailable
+from reconcilers.queue import handshakes
 
 _log = structlog.get_logger()
 
@@ -55,6 +62,20 @@ TRANSACTION_MS: Final = 10_000
 """After that the broker aborts what a dead writer left open; readers wait for it so long."""
 READ_COMMITTED: Final = "read_committed"
 READ_UNCOMMITTED: Final = "read_uncommitted"
+DENIED: Final = (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
+_ADVICE: Final = {
+    handshakes.UNTRUSTED: "ca_file in log.url must name the authority, and the certificate the server's name",
+    handshakes.NO_TLS: "name a listener with TLS, or leave tls=true out of log.url",
+    handshakes.TLS_EXPECTED: "add tls=true to log.url",
+    handshakes.LOGIN_UNEXPECTED: "name another, or leave the user out of log.url",
+    handshakes.OTHER_MECHANISM: "log.url must have a mechanism that it has enabled",
+    handshakes.LOGIN_REFUSED: f"log.url must have the right user and mechanism, and {PASSWORD_VARIABLE} the password",
+}
 
 
 class _Startable(Protocol):
@@ -207,8 +228,7 @@ async def _started(client: _Startable, stop: Callable[[], Coroutine[Any, Any, No
             await client.start()
     except (KafkaError, TimeoutError, OSError) as exc:
         await stop()
-        msg = f"Kafka at {','.join(address.servers)} doesn't answer: {exc or type(exc).__name__}"
-        raise LogUnavailable(msg) from exc
+        raise failed(address, "doesn't answer", exc) from exc
     except BaseException:
         await stop()
         raise
@@ -245,13 +265,47 @@ async def _force_consumer(consumer: AIOKafkaConsumer) -> None:
 
 
 def options(address: Address) -> dict[str, Any]:
-    """What every client is told: where, and how to log in."""
-    protocol = ("SASL_" if address.user else "") + ("SSL" if address.tls else "PLAINTEXT")
+    """What every client is told: where, and how to log in. Raises `LogUnavailable` for a `ca_file` that can't be read."""
+    return {"bootstrap_servers": list(address.servers), "client_id": address.prefix, **_security(address)}
+
+
+def trust(address: Address) -> ssl.SSLContext | None:
+    """Whose certificates are trusted; None: no TLS. Raises `LogUnavailable`."""
+    if not address.tls:
+        return None
+    try:
+        return ssl.create_default_context(cafile=address.ca_file or None)
+    except (OSError, ssl.SSLError) as exc:
+        msg = f"log.url: ca_file={address.ca_file}: {exc}"
+        raise LogUnavailable(msg) from exc
+
+
+def failed(address: Address, what: str, exc: Exception) -> LogUnavailable:
+    """The error that says so, with the permissions that are needed when one is missing."""
+    if isinstance(exc, DENIED):
+        return LogUnavailable(f"{address} denies us something: {exc!r}; {address.needed}")
+    return LogUnavailable(f"{address} {what}: {exc or type(exc).__name__}")
+
+
+async def explained(address: Address, trouble: LogUnavailable) -> LogUnavailable:
+    """Why nobody was let in, which the clients don't say; else the trouble itself."""
+    security = _security(address)
+    if (context := security["ssl_context"]) is not None:
+        rejection = await handshakes.of_tls(address.servers, context)
+        if rejection is not None and rejection.reason != handshakes.SILENT:
+            return _rejected(rejection)
+    rejection = await handshakes.of_login(address.servers, security)
+    return trouble if rejection is None else _rejected(rejection)
+
+
+def _rejected(rejection: handshakes.Rejection) -> LogUnavailable:
+    return LogUnavailable(f"Kafka at {rejection.fact}: {_ADVICE[rejection.reason]}")
+
+
+def _security(address: Address) -> dict[str, Any]:
     told: dict[str, Any] = {
-        "bootstrap_servers": list(address.servers),
-        "client_id": address.prefix,
-        "security_protocol": protocol,
-        "ssl_context": ssl.create_default_context() if address.tls else None,
+        "security_protocol": ("SASL_" if address.user else "") + ("SSL" if address.tls else "PLAINTEXT"),
+        "ssl_context": trust(address),
     }
     if address.user:
         told |= {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import aclosing
 from typing import Final
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -112,8 +113,9 @@ class KafkaJournal:
         await asyncio.gather(self._readers.close(), self._offsets.close())
 
     async def _tail(self, positions: Mapping[TopicPartition, int]) -> AsyncGenerator[Sequence[Entry], None]:
-        async for records in self._tails.follow(positions, reset="earliest"):
-            yield self._entries(records)
+        async with aclosing(self._tails.follow(positions, reset="earliest")) as following:
+            async for records in following:
+                yield self._entries(records)
 
     async def _ends(self, places: Collection[Place]) -> dict[Place, int]:
         """Note [Shown once, shown for ever]."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Final
 
 import structlog
@@ -149,8 +150,9 @@ class KafkaSettingsLog:
 
     async def tail(self, start: int) -> AsyncGenerator[Sequence[Record], None]:
         """See the port."""
-        async for records in self._tails.follow({self._place: start}, reset="none"):
-            yield [Record(record.offset, record.value or b"") for record in records]
+        async with aclosing(self._tails.follow({self._place: start}, reset="none")) as following:
+            async for records in following:
+                yield [Record(record.offset, record.value or b"") for record in records]
 
     async def end_offset(self) -> int:
         """See the port."""

@@ -84,7 +84,7 @@ class ElasticsearchStore:
         generation: int | None = None,
         immediate: bool = False,
     ) -> None:
-        self._wire = Wire(address.url, login)
+        self._wire = Wire(address, login)
         self.generations = Generations(self._wire, address.prefix, generation)
         self._prefix = address.prefix
         self._immediate = immediate

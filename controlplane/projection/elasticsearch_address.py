@@ -1,4 +1,4 @@
-"""Where an Elasticsearch projection is: `http[s]://host:port[/path][?prefix=NAME]`. Pure.
+"""Where an Elasticsearch projection is: `http[s]://host:port[/path][?prefix=NAME&ca_file=PATH]`. Pure.
 
 A password doesn't stand in the URL, because URLs are shown: `projection.username` and `projection.password` say it.
 """
@@ -21,6 +21,8 @@ class Address:
 
     url: str
     prefix: str = PREFIX
+    ca_file: str = ""
+    """Of the authority that the certificate is from, PEM; empty: those that the system trusts."""
 
 
 def is_elasticsearch(url: str) -> bool:
@@ -32,13 +34,14 @@ def parse(url: str) -> Address:
     """The address a URL names. Raises ValueError with what is wrong with it."""
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    prefix = options.get("prefix", PREFIX)
+    prefix, ca_file = options.get("prefix", PREFIX), options.get("ca_file", "")
     port = _port(url)
     wrong = [
         (not parts.hostname, "names a host"),
         (port is None, "has a port between 1 and 65535"),
         ("@" in parts.netloc, "holds no user; set projection.username and projection.password"),
-        (bool(options.keys() - {"prefix"}), "has no option but prefix"),
+        (bool(options.keys() - {"prefix", "ca_file"}), "has no options but prefix and ca_file"),
+        (bool(ca_file) and parts.scheme != "https", "begins with https:// when it has a ca_file"),
         (_PREFIX.fullmatch(prefix) is None, "has a prefix of small letters, digits, dots, dashes and underscores"),
     ]
     told = [rule for broken, rule in wrong if broken]
@@ -46,7 +49,8 @@ def parse(url: str) -> Address:
         shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         msg = f"projection.url {shown!r}: the URL of an Elasticsearch {'; it '.join(told)}"
         raise ValueError(msg)
-    return Address(f"{parts.scheme}://{parts.netloc}{'' if parts.port else f':{port}'}{parts.path.rstrip('/')}", prefix)
+    place = f"{parts.scheme}://{parts.netloc}{'' if parts.port else f':{port}'}{parts.path.rstrip('/')}"
+    return Address(place, prefix, ca_file)
 
 
 def _port(url: str) -> int | None:

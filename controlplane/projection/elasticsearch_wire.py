@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import base64
 import logging
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from controlplane.projection.elasticsearch_address import Address
 from controlplane.projection.ports import StoreUnavailable
 
 REQUEST_S: Final = 20.0
@@ -38,8 +40,9 @@ class Busy(StoreUnavailable):
 class Wire:
     """One cluster; connected by the first request."""
 
-    def __init__(self, url: str, login: Login) -> None:
-        self._url = url
+    def __init__(self, address: Address, login: Login) -> None:
+        self._url = address.url
+        self._ca_file = address.ca_file
         self._login = login
         self._transport: Any = None
         self._closed = False
@@ -99,12 +102,21 @@ class Wire:
                 logging.ERROR
             )  # below that it tells of every failed request
             node = url_to_node_config(self._url, use_default_ports_for_scheme=True)
+            trusted = self._trusted()
             self._transport = elastic_transport.AsyncTransport(
-                [node.replace(connections_per_node=CONNECTIONS, http_compress=False)],
+                [node.replace(connections_per_node=CONNECTIONS, http_compress=False, ssl_context=trusted)],
                 node_class=elastic_transport.AiohttpHttpNode,
                 dead_node_backoff_factor=0.0,  # there is one node: it is asked whenever somebody asks
             )
         return self._transport
+
+    def _trusted(self) -> ssl.SSLContext | None:
+        if not self._url.startswith("https:"):
+            return None
+        try:
+            return ssl.create_default_context(cafile=self._ca_file or None)
+        except (OSError, ssl.SSLError) as exc:
+            raise StoreUnavailable(f"projection.url: ca_file={self._ca_file}: {exc}") from exc
 
 
 def _refusal(status: int, body: Any) -> Refusal:

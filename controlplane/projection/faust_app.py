@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Self
@@ -30,7 +29,7 @@ from typing import Any, Final, Self
 import structlog
 
 from controlplane.log.kafka_address import Address
-from controlplane.log.kafka_clients import READ_COMMITTED
+from controlplane.log.kafka_clients import READ_COMMITTED, trust
 from controlplane.log.ports import Entry, Place, Stream
 
 _log = structlog.get_logger()
@@ -195,7 +194,7 @@ def _transport(app: Any) -> Any:
 def _credentials(address: Address) -> Any:
     import faust  # noqa: PLC0415 - see above
 
-    context = ssl.create_default_context() if address.tls else None
+    context = trust(address)
     if address.user:
         return faust.SASLCredentials(
             username=address.user, password=address.password, ssl_context=context, mechanism=address.mechanism

@@ -12,20 +12,24 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from controlplane.devstack.guardian import Guardian
-from controlplane.domain.errors import Refused
 from controlplane.log.kafka import KafkaLog, open_kafka
 from controlplane.log.ports import Commit, Fenced, Indeterminate, LogUnavailable, Outgoing, Place, Stream
-from controlplane.runtime.clock import SystemClock
-from controlplane.runtime.replica import Replica
-from controlplane.telemetry.metrics import Metrics
 from tests.contract.log_suites import all_entries
+from tests.integration.log_writers import (
+    DEADLINE_S,
+    SHARDS,
+    committer,
+    each_write_counts_once,
+    everything,
+    nothing_is_lost_or_there_twice,
+    replaced,
+    until,
+)
 from tests.servers import SharedServer, frozen, kafka_in
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-SHARDS = 2
 CROWD = 300
-DEADLINE_S = 90.0
 
 
 @pytest.fixture(scope="module")
@@ -67,100 +71,18 @@ async def outage(broker: SharedServer, how: str) -> None:
     await broker.start()
 
 
-async def until(done: asyncio.Event, counts: Counter[str], wanted: int) -> None:
-    """Let everybody write on until each has so many more acknowledged, then stop them."""
-    before = dict(counts)
-    async with asyncio.timeout(DEADLINE_S):
-        while any(counts[name] < before[name] + wanted for name in before):
-            await asyncio.sleep(0.02)
-    done.set()
-
-
-async def appender(log: KafkaLog, name: str, done: asyncio.Event, counts: Counter[str], acked: list[bytes]) -> None:
-    number = 0
-    while not done.is_set():
-        number += 1
-        data = f"{name}-{number}".encode()
-        try:
-            await log.settings.append(data)
-        except (Indeterminate, LogUnavailable):
-            await asyncio.sleep(0.1)
-        else:
-            acked.append(data)
-            counts[name] += 1
-
-
-async def committer(log: KafkaLog, shard: int, done: asyncio.Event, counts: Counter[str], acked: list[str]) -> None:
-    """Commits one event after the other; a writer that failed is replaced, as the controller does."""
-    name, number, writer = f"shard-{shard}", 0, await log.journal.open_shard(shard)
-    while not done.is_set():
-        number += 1
-        key = f"{name}-{number}"
-        try:
-            await writer.commit(Commit([Outgoing(key, b"e")], [Outgoing("last", key.encode())]))
-        except (Indeterminate, Fenced, LogUnavailable):
-            writer = await replaced(log, shard)
-        else:
-            acked.append(key)
-            counts[name] += 1
-
-
-async def replaced(log: KafkaLog, shard: int):
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            try:
-                return await log.journal.open_shard(shard)
-            except LogUnavailable:
-                await asyncio.sleep(0.2)
-
-
-async def everything(log: KafkaLog) -> list[bytes]:
-    found: list[bytes] = []
-    start = 0
-    while records := await log.settings.read(start):
-        found += [record.data for record in records]
-        start = records[-1].offset + 1
-    return found
-
-
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
 async def test_no_acknowledged_record_is_lost_or_there_twice_when_the_broker_restarts(
     kafka_broker: SharedServer, log: KafkaLog, how: str
 ):
-    done, counts = asyncio.Event(), Counter({f"a{n}": 0 for n in range(5)} | {"shard-0": 0, "shard-1": 0})
-    appended: list[bytes] = []
-    committed: list[list[str]] = [[], []]
-    tailed: list[bytes] = []
+    await nothing_is_lost_or_there_twice(log, lambda: outage(kafka_broker, how))
 
-    async def follow() -> None:
-        async for records in log.settings.tail(0):
-            tailed.extend(record.data for record in records)
 
-    async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(follow())
-        for number in range(5):
-            tasks.create_task(appender(log, f"a{number}", done, counts, appended))
-        for shard in range(SHARDS):
-            tasks.create_task(committer(log, shard, done, counts, committed[shard]))
-        await until(asyncio.Event(), counts, 20)
-        await outage(kafka_broker, how)
-        await until(done, counts, 20)
-        await log.settings.append(b"the end")
-        async with asyncio.timeout(DEADLINE_S):
-            while b"the end" not in tailed[-1:]:
-                await asyncio.sleep(0.02)
-        following.cancel()
-    kept = await everything(log)
-    assert tailed == kept, "the tail gave every record once, in order"
-    assert max(Counter(kept).values()) == 1
-    assert set(appended) <= set(kept)
-    for shard in range(SHARDS):
-        found = await all_entries(log.journal, Place(Stream.EVENTS, shard))
-        keys = [entry.key for entry in found]
-        print(f"shard {shard}:", *(f"{entry.offset}={entry.key}" for entry in found))
-        assert max(Counter(keys).values()) == 1
-        assert set(committed[shard]) <= set(keys), [(entry.offset, entry.key) for entry in found]
-        assert [key for key in keys if key in set(committed[shard])] == committed[shard]
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+async def test_writes_of_a_replica_go_on_across_the_outage_and_each_counts_once(
+    kafka_broker: SharedServer, log: KafkaLog, how: str
+):
+    await each_write_counts_once(log, lambda: outage(kafka_broker, how))
 
 
 async def test_what_a_broker_says_is_committed_while_it_withdraws_is_answered_when_it_is_shown(
@@ -180,49 +102,6 @@ async def test_what_a_broker_says_is_committed_while_it_withdraws_is_answered_wh
         keys = [entry.key for entry in await all_entries(log.journal, Place(Stream.EVENTS, shard))]
         assert [key for key in keys if key in set(committed[shard])] == committed[shard]
     await log.close()
-
-
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
-async def test_writes_of_a_replica_go_on_across_the_outage_and_each_counts_once(
-    kafka_broker: SharedServer, log: KafkaLog, how: str
-):
-    replica = Replica(log.settings, SystemClock(), Metrics())
-    following = asyncio.create_task(replica.run())
-    done, counts = asyncio.Event(), Counter({f"w{n}": 0 for n in range(4)})
-
-    async def writer(name: str) -> None:
-        """Raises a counter by compare-and-set; asks again under the same id until it gets a verdict."""
-        key = f"default/cache.namespace/{name}"
-        while not done.is_set():
-            entry = replica.state.entries.get(key)
-            count = entry.body["value"]["n"] if entry else 0
-            change = {"op": "declare", "key": key, "expected": entry.revision if entry else 0}
-            request = uuid.uuid4().hex
-            if await accepted({**change, "body": {"value": {"n": count + 1}}}, request):
-                counts[name] += 1
-
-    async def accepted(change: dict, request: str) -> bool:
-        while True:
-            try:
-                verdict = await replica.submit([change], actor="test", request_id=request, timeout_s=1.0)
-            except (Indeterminate, LogUnavailable, Refused):
-                await asyncio.sleep(0.1)
-            else:
-                return verdict.accepted
-
-    async with asyncio.TaskGroup() as tasks:
-        for name in list(counts):
-            tasks.create_task(writer(name))
-        await until(asyncio.Event(), counts, 3)
-        await outage(kafka_broker, how)
-        await until(done, counts, 3)
-    fresh = Replica(log.settings, SystemClock(), Metrics())
-    await fresh.catch_up()
-    assert {
-        name: fresh.state.entries[f"default/cache.namespace/{name}"].body["value"]["n"] for name in counts
-    } == counts
-    following.cancel()
-    await asyncio.wait({following})
 
 
 async def test_a_log_can_be_opened_while_its_broker_is_coming_up(kafka_broker: SharedServer, log: KafkaLog):

@@ -108,6 +108,7 @@ def test_the_password_comes_from_the_environment_and_is_never_shown():
         ("kafka://app@one:9092", "COREPLANE_LOG_PASSWORD"),
         ("kafka://one:9092?topic=x", "topic"),
         ("kafka://one:9092?tls=yes", "tls=true"),
+        ("kafka://one:9092?ca_file=ca.pem", "tls=true beside its ca_file"),
         ("kafka://one:9092?prefix=a%20b", "prefix"),
         ("kafka://one:9092?mechanism=GSSAPI", "mechanism"),
     ],

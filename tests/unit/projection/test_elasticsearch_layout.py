@@ -168,7 +168,7 @@ def test_an_address_is_read(url, expected):
         ("http://a:x", "port"),
         ("http://me:secret@a:1", "projection.username"),
         ("http://a:1?prefix=Bad", "prefix of small letters"),
-        ("http://a:1?index=x", "no option but prefix"),
+        ("http://a:1?index=x", "no options but prefix and ca_file"),
     ],
 )
 def test_an_address_that_is_wrong_is_refused_without_showing_a_password(url, said):
