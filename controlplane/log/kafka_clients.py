@@ -39,6 +39,8 @@ from aiokafka.producer import sender
 
 from controlplane.log.kafka_address import PASSWORD_VARIABLE, Address
 from controlplane.log.ports import LogUnavailable
+from reconcilers import certificates
+from reconcilers.contract import TerminalError
 from reconcilers.queue import handshakes
 
 _log = structlog.get_logger()
@@ -62,6 +64,7 @@ TRANSACTION_MS: Final = 10_000
 """After that the broker aborts what a dead writer left open; readers wait for it so long."""
 READ_COMMITTED: Final = "read_committed"
 READ_UNCOMMITTED: Final = "read_uncommitted"
+CA_FILE: Final = "ca_file in log.url"
 DENIED: Final = (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
@@ -69,7 +72,7 @@ DENIED: Final = (
     TransactionalIdAuthorizationFailed,
 )
 _ADVICE: Final = {
-    handshakes.UNTRUSTED: "ca_file in log.url must name the authority, and the certificate the server's name",
+    certificates.UNTRUSTED: certificates.advice(CA_FILE),
     handshakes.NO_TLS: "name a listener with TLS, or leave tls=true out of log.url",
     handshakes.TLS_EXPECTED: "add tls=true to log.url",
     handshakes.LOGIN_UNEXPECTED: "name another, or leave the user out of log.url",
@@ -274,10 +277,9 @@ def trust(address: Address) -> ssl.SSLContext | None:
     if not address.tls:
         return None
     try:
-        return ssl.create_default_context(cafile=address.ca_file or None)
-    except (OSError, ssl.SSLError) as exc:
-        msg = f"log.url: ca_file={address.ca_file}: {exc}"
-        raise LogUnavailable(msg) from exc
+        return certificates.trusting(address.ca_file, CA_FILE)
+    except TerminalError as exc:
+        raise LogUnavailable(exc.message) from exc
 
 
 def failed(address: Address, what: str, exc: Exception) -> LogUnavailable:

@@ -14,11 +14,14 @@ from urllib.parse import urlencode
 
 from controlplane.projection.elasticsearch_address import Address
 from controlplane.projection.ports import StoreUnavailable
+from reconcilers import certificates
+from reconcilers.contract import TerminalError
 
 REQUEST_S: Final = 20.0
 CONNECTIONS: Final = 8
 MOST_SAID: Final = 400
 """Characters of a server's refusal that are told."""
+CA_FILE: Final = "ca_file in projection.url"
 NDJSON: Final = "application/x-ndjson"
 Login = Callable[[], tuple[str, str] | None]
 """Name and password, asked for when a connection is opened; None: no login. Raises `StoreUnavailable`."""
@@ -69,7 +72,7 @@ class Wire:
                 method, target, body=body, headers=headers, max_retries=0, request_timeout=timeout_s
             )
         except elastic_transport.TransportError as exc:
-            raise StoreUnavailable(f"{self._url}: {str(exc).splitlines()[0][:MOST_SAID]}") from exc
+            raise StoreUnavailable(f"{self._url}: {_told(exc)[:MOST_SAID]}{self._advice(exc)}") from exc
         if 200 <= answer.meta.status < 300:
             return answer.body
         refusal = _refusal(answer.meta.status, answer.body)
@@ -110,13 +113,26 @@ class Wire:
             )
         return self._transport
 
+    def _advice(self, exc: Any) -> str:
+        import elastic_transport  # noqa: PLC0415 - as above
+
+        if isinstance(exc, elastic_transport.TlsError):
+            return f": {certificates.advice(CA_FILE)}"
+        hung_up = "Server disconnected" in _told(exc) and self._url.startswith("http:")
+        return "; does it speak HTTPS?" if hung_up else ""
+
     def _trusted(self) -> ssl.SSLContext | None:
         if not self._url.startswith("https:"):
             return None
         try:
-            return ssl.create_default_context(cafile=self._ca_file or None)
-        except (OSError, ssl.SSLError) as exc:
-            raise StoreUnavailable(f"projection.url: ca_file={self._ca_file}: {exc}") from exc
+            return certificates.trusting(self._ca_file, CA_FILE)
+        except TerminalError as exc:
+            raise StoreUnavailable(exc.message) from exc
+
+
+def _told(exc: Any) -> str:
+    """What happened; as text the client's exceptions leave it out."""
+    return str(exc.message).splitlines()[0]
 
 
 def _refusal(status: int, body: Any) -> Refusal:

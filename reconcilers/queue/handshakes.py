@@ -12,9 +12,10 @@ import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from reconcilers.certificates import UNTRUSTED
+
 ASK_S: Final = 3.0
 
-UNTRUSTED: Final = "CertificateNotTrusted"
 NO_TLS: Final = "NoTls"
 TLS_EXPECTED: Final = "TlsExpected"
 LOGIN_REFUSED: Final = "AuthenticationFailed"

@@ -7,16 +7,17 @@ kafka-python leaves a socket open with each of its tries (3.0.12). So before its
 from __future__ import annotations
 
 import socket
-import ssl
 from contextlib import suppress
 from typing import Any, Final
 
+from reconcilers import certificates
 from reconcilers.contract import BackendError, Secrets, TerminalError, Unreachable
 from reconcilers.queue import handshakes
 from reconcilers.queue.handshakes import Rejection
 from reconcilers.queue.own import ANONYMOUS, CLIENT_ID
 from schemas.queue import Target
 
+CA_FILE: Final = "security.ca_file"
 REQUEST_MS: Final = 10_000
 
 
@@ -58,7 +59,7 @@ def _security(target: Target, secrets: Secrets) -> dict[str, Any]:
     security = target.security
     options: dict[str, Any] = {"security_protocol": security.protocol}
     if security.protocol.endswith("SSL"):
-        options["ssl_context"] = _context(security.ca_file)
+        options["ssl_context"] = certificates.trusting(security.ca_file, CA_FILE)
     if security.username is not None and security.password is not None:
         options |= {
             "sasl_mechanism": security.mechanism,
@@ -68,18 +69,12 @@ def _security(target: Target, secrets: Secrets) -> dict[str, Any]:
     return options
 
 
-def _context(ca_file: str | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as exc:
-        msg = f"ca_file {ca_file}: {exc}"
-        raise TerminalError(msg, reason="InvalidCaFile") from exc
-
-
 async def shake_hands(target: Target) -> None:
     """See Note [First the certificate]. Raises what is wrong with the servers, if that is so with all of them."""
     if target.security.protocol.endswith("SSL"):
-        rejection = await handshakes.of_tls(target.bootstrap_servers, _context(target.security.ca_file))
+        rejection = await handshakes.of_tls(
+            target.bootstrap_servers, certificates.trusting(target.security.ca_file, CA_FILE)
+        )
         if rejection is not None:
             raise _error(rejection, target)
 
@@ -101,8 +96,8 @@ def _error(rejection: Rejection, target: Target) -> BackendError:
 
 
 def _advice(reason: str, protocol: str) -> str:
-    if reason == handshakes.UNTRUSTED:
-        return ": security.ca_file must hold the authority, and the certificate the server's name"
+    if reason == certificates.UNTRUSTED:
+        return f": {certificates.advice(CA_FILE)}"
     if reason == handshakes.TLS_EXPECTED:
         return f": security.protocol must be {'SASL_SSL' if protocol.startswith('SASL') else 'SSL'}"
     if reason == handshakes.LOGIN_UNEXPECTED:

@@ -53,7 +53,7 @@ from reconcilers.search.suggester_store import Suggesters
 from reconcilers.search.suggesters import SUGGESTER, PutSubfield
 from reconcilers.search.switching import Switches
 from reconcilers.search.synonym_sets import SynonymSets
-from reconcilers.search.wire import Wire, open_wire, outcome_of
+from reconcilers.search.wire import OutcomeUnknown, Wire, open_wire, outcome_of
 from schemas.search import Target
 
 POLL_S: Final = 1.0
@@ -201,7 +201,11 @@ class ElasticsearchBackend:
 
     async def greet(self) -> None:
         """See who answers."""
-        about = await self.wire.ask("GET", "/")
+        try:
+            about = await self.wire.ask("GET", "/")
+        except OutcomeUnknown as exc:
+            hint = "" if self.wire.secure else "; does it speak HTTPS?"
+            raise Unreachable(f"{exc.message}{hint}", reason=exc.reason) from exc
         if not isinstance(about, Mapping) or "version" not in about:
             raise TerminalError("what answers there isn't Elasticsearch", reason="NotElasticsearch")
         number = str(about["version"]["number"])

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
+from reconcilers import certificates
 from reconcilers.contract import (
     SUCCEEDED,
     BackendError,
@@ -58,7 +59,9 @@ class OutcomeUnknown(Unreachable):
 class Wire:
     """One cluster."""
 
-    def __init__(self, transport: Any, headers: Mapping[str, str]) -> None:
+    def __init__(self, transport: Any, headers: Mapping[str, str], *, secure: bool) -> None:
+        self.secure = secure
+        """Whether it goes by TLS."""
         self._transport = transport
         self._headers = dict(headers)
 
@@ -77,7 +80,8 @@ class Wire:
         retries: int = 0,
         authorization: str | None = None,
     ) -> Answer:
-        """One request, whatever the status of the answer. Raises `Unreachable`; `OutcomeUnknown` when it was written."""
+        """One request, whatever the status of the answer. Raises `Unreachable`; `OutcomeUnknown` when it was written;
+        `TerminalError` for a certificate that isn't trusted."""
         import aiohttp  # noqa: PLC0415 - loaded with the daemon anyway, not with this module
         import elastic_transport  # noqa: PLC0415 - loaded with the first target
 
@@ -97,6 +101,8 @@ class Wire:
             raise OutcomeUnknown(f"no answer within {timeout_s:g} s to {method} {path}", reason="Timeout") from exc
         except elastic_transport.TransportError as exc:
             inner = next((e for e in _beneath(exc) if isinstance(e, aiohttp.ClientConnectorError)), None)
+            if isinstance(inner, aiohttp.ClientConnectorCertificateError):
+                raise certificates.untrusted(f"{inner.host}:{inner.port}", inner.certificate_error) from exc
             if inner is not None:
                 why = os.strerror(inner.os_error.errno) if inner.os_error.errno else inner.os_error
                 raise Unreachable(f"no connection to {inner.host}:{inner.port}: {why}") from exc
@@ -144,7 +150,8 @@ async def open_wire(connection: Connection) -> Wire:
 
     logging.getLogger("elastic_transport").setLevel(logging.CRITICAL)  # what fails is said by whoever asked
     target: Target = connection.value
-    tls: dict[str, Any] = {"verify_certs": target.verify, "ca_certs": target.ca_file, "ssl_show_warn": False}
+    trusted = {"ssl_context": certificates.trusting(target.ca_file)} if target.verify else {"verify_certs": False}
+    tls: dict[str, Any] = {**trusted, "ssl_show_warn": False}
     nodes = [
         elastic_transport.NodeConfig(
             **_place(url),
@@ -162,7 +169,7 @@ async def open_wire(connection: Connection) -> Wire:
         headers["authorization"] = basic(str(target.username), connection.secrets.reveal(target.password))
     elif target.api_key is not None:
         headers["authorization"] = f"ApiKey {connection.secrets.reveal(target.api_key)}"
-    return Wire(transport, headers)
+    return Wire(transport, headers, secure=all(url.startswith("https:") for url in target.nodes))
 
 
 def basic(username: str, password: str) -> str:
@@ -255,5 +262,6 @@ def _beneath(exc: BaseException | None) -> Iterator[BaseException]:
             yield from _beneath(earlier)
 
 
-def _first_line(exc: BaseException) -> str:
-    return (str(exc).splitlines() or [""])[0][:200]
+def _first_line(exc: Any) -> str:
+    """What happened; as text the client's exceptions leave it out."""
+    return (str(exc.message).splitlines() or [""])[0][:200]

@@ -26,10 +26,12 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 from yarl import URL
 
+from reconcilers import certificates
 from reconcilers.contract import BackendError, Connection, Fence, TerminalError, TransientError, Unreachable
 from reconcilers.storage.lifecycle import plain
 from schemas.storage import Target
 
+CA_FILE: Final = "tls.ca_file"
 AT_ONCE: Final = 16
 """Requests under way to one target."""
 TIMEOUT_S: Final = 8.0
@@ -216,9 +218,7 @@ class S3Client:
                 read_bufsize=BUFFER_BYTES,
             )
         except aiohttp.ClientConnectorCertificateError as exc:
-            hint = "tls.ca_file must hold the authority, and the certificate the server's name"
-            why = getattr(exc.certificate_error, "verify_message", exc.certificate_error)
-            raise TerminalError(f"{self.endpoint}: {why}: {hint}", reason="CertificateNotTrusted") from exc
+            raise certificates.untrusted(self.endpoint, exc.certificate_error, CA_FILE) from exc
         except aiohttp.ClientConnectorError as exc:
             raise Unreachable(f"{self.endpoint}: {exc.os_error.strerror or exc}", reason="Unreachable") from exc
         except aiohttp.ServerDisconnectedError:
@@ -397,11 +397,7 @@ def _tls(target: Target) -> ssl.SSLContext | bool:
         return True
     if not target.tls.verify:
         return False
-    try:
-        return ssl.create_default_context(cafile=target.tls.ca_file)
-    except OSError as exc:
-        msg = f"tls.ca_file {target.tls.ca_file}: {exc.strerror or exc}"
-        raise TerminalError(msg, reason="CaFile") from exc
+    return certificates.trusting(target.tls.ca_file, CA_FILE)
 
 
 def _reason(exc: BaseException) -> str:

@@ -131,7 +131,7 @@ async def test_an_authority_that_is_not_there_is_said(tls_server: Any, folder: P
     with pytest.raises(TerminalError, match=r"nowhere\.pem") as caught:
         async with world(tls_server, login(tls_server), tls={"ca_file": str(folder / "nowhere.pem")}):
             pass
-    assert caught.value.reason == "CaFile"
+    assert caught.value.reason == "InvalidCaFile"
 
 
 async def test_a_server_that_wants_tls_says_so_to_whom_comes_without(tls_server: Any):
