@@ -13,6 +13,7 @@ from controlplane import app
 from controlplane.cli import printing, starting
 from controlplane.cli.failure import Failure
 from controlplane.config import Config
+from controlplane.runtime import cancelling
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -65,6 +66,7 @@ async def running(config: Config) -> AsyncIterator[Daemon]:
 
 async def until_signal(work: Awaitable[None]) -> None:
     """Do the work; on the first SIGINT, SIGTERM or SIGHUP cancel it and wait for its end. Later ones change nothing."""
+    cancelling.lose_none()
     task = asyncio.ensure_future(work)
     stopping = asyncio.Event()
 

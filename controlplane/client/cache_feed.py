@@ -19,6 +19,7 @@ import asyncio
 import random
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -121,10 +122,9 @@ class Feed:
 
     async def moved(self, timeout_s: float) -> None:
         """Return when something arrived, or after the time."""
-        try:
-            await asyncio.wait_for(self._moved.wait(), timeout_s)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._moved.wait()
 
     async def run(self) -> None:
         """Follow the stream until cancelled."""

@@ -1,4 +1,8 @@
-"""Background tasks of a cache: nobody's fault stays unheard, none outlives the cache."""
+"""Background tasks of a cache: nobody's fault stays unheard, none outlives the cache.
+
+Note [A cancellation that is lost]. Up to Python 3.11 `asyncio.wait_for`, which redis-py calls with every command, returns the
+result when it is cancelled in the moment in which the result has come. So a task that goes on is cancelled again.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -15,6 +19,7 @@ from controlplane.client.cache_batch import NotLoaded
 _log = structlog.get_logger()
 
 T = TypeVar("T")
+AGAIN_S: Final = 1.0
 
 
 class Tasks:
@@ -37,12 +42,12 @@ class Tasks:
         self.spawn(self._supervise(name, run))
 
     async def close(self) -> None:
-        """Cancel all, and wait for their ends."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        """Cancel all, and wait for their ends. Note [A cancellation that is lost]."""
+        left = set(self._tasks)
+        while left:
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=AGAIN_S)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -166,7 +166,8 @@ class Replica:
         pending = self._begin(changes, actor=actor, request_id=request_id, reason=reason)
         pending.waiters += 1
         try:
-            return await asyncio.wait_for(asyncio.shield(pending.verdict), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(pending.verdict)
         except TimeoutError:
             msg = f"no verdict on request {request_id} within {timeout_s:g} s; retry with the same Idempotency-Key"
             raise Indeterminate(msg) from None
