@@ -89,7 +89,7 @@ class SecretsConfig(Section):
     """Files must lie in one of these, also behind symbolic links; relative ones start at `data_dir`. None: `secrets` once
     tokens are required, and anywhere before: then all who call are trusted as the daemon's own user is."""
     environment: tuple[str, ...] = ("*",)
-    """Globs of the environment variables that may be referred to. COREPLANE_TOKEN never may."""
+    """Globs of the environment variables that may be referred to. COREPLANE_TOKEN and COREPLANE_LOG_PASSWORD never may."""
     fingerprint_key: SecretRef | None = None
     """The key of fingerprints of secrets, the same for all replicas of a log: else each sets anew what another one wrote and
     what can't be read back. At least 32 random bytes. None: one of its own, made under `data_dir`."""

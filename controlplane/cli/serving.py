@@ -22,12 +22,24 @@ def serve(
     ] = None,
     host: Annotated[str | None, typer.Option("--host", help="Overrides http.host.")] = None,
     port: Annotated[int | None, typer.Option("--port", min=0, max=65_535, help="Overrides http.port.")] = None,
+    advertise: Annotated[
+        str | None,
+        typer.Option("--advertise", metavar="URL", envvar="COREPLANE_ADVERTISE", help="Overrides http.advertise."),
+    ] = None,
+    member: Annotated[
+        str | None,
+        typer.Option("--member", metavar="NAME", envvar="COREPLANE_MEMBER", help="Overrides projection.member."),
+    ] = None,
 ) -> None:
     """Run the daemon until SIGTERM or Ctrl-C, without backends and example of its own.
 
     $ coreplane serve --config /etc/coreplane.yaml
     """
-    overrides = {"data_dir": None if data is None else str(data), "http": {"host": host, "port": port}}
+    overrides = {
+        "data_dir": None if data is None else str(data),
+        "http": {"host": host, "port": port, "advertise": advertise},
+        "projection": {"member": member},
+    }
     checked = configuration.load(config, overrides)
     logs.configure(checked.telemetry.log_format, checked.telemetry.log_level)
     asyncio.run(daemon.until_signal(daemon.serve(checked, announce)))

@@ -34,6 +34,8 @@ MOST_READERS: Final = 4
 READ_S: Final = 10.0
 """Longest wait for records that are known to be there."""
 READ_POLL_MS: Final = 10
+READ_LOOK_MS: Final = 20
+"""Between looks at how far a read has come: only markers may be left, of which nobody is told."""
 POLL_MS: Final = 1000
 FETCH_BYTES: Final = 4 << 20
 WATCH_S: Final = 3.0
@@ -128,7 +130,7 @@ class _Reader:
         self.at = None
         found: list[ConsumerRecord] = []
         while not found and await self.consumer.position(partition) < end:
-            fetched = await self.consumer.getmany(partition, timeout_ms=POLL_MS, max_records=limit)
+            fetched = await self.consumer.getmany(partition, timeout_ms=READ_LOOK_MS, max_records=limit)
             found = fetched.get(partition, [])
         self.consumer.pause(partition)
         self.at = (partition, found[-1].offset + 1 if found else end)

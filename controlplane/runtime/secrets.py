@@ -17,12 +17,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from controlplane.log.kafka_address import PASSWORD_VARIABLE
 from reconcilers.contract import SecretNotFound, Secrets
 from schemas.names import DEFAULT
 from schemas.secret import SecretRef, references_in
 
-OWN_TOKEN = "COREPLANE_TOKEN"  # noqa: S105 - the name of a variable
-"""Whoever runs the daemon may have their own token in its environment."""
+OWN: Final = frozenset({"COREPLANE_TOKEN", PASSWORD_VARIABLE})
+"""Variables that are never revealed: whoever runs the daemon may have their own token in its environment, and the log's login
+is the daemon's alone."""
 
 TENANTS: Final = "tenants"
 """Note [Whose secrets]."""
@@ -91,7 +93,7 @@ class EnvironmentSecrets:
         return any(path.is_relative_to(folder / tenant) for folder in apart)
 
     def _allowed_variable(self, name: str) -> str:
-        if name == OWN_TOKEN or not any(fnmatchcase(name, pattern) for pattern in self._environment):
+        if name in OWN or not any(fnmatchcase(name, pattern) for pattern in self._environment):
             raise KeyError(name)
         return name
 

@@ -22,7 +22,7 @@ TARGETS = tuple(f"redis{number}" for number in range(8))
 """Of the same Redis: enough for every replica to drive some."""
 USERS = 1_000
 AT_ONCE = 100
-TRIALS = 3
+TRIALS = 5
 SESSION_S = 6.0
 """Of the group of replicas: so long a dead one's shards are nobody's."""
 WITHIN_S = 300

@@ -52,6 +52,34 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
+{{/* "true" when the replicas share a log. */}}
+{{- define "coreplane.shared" -}}
+{{- $url := dig "log" "url" "" .Values.config | default "" }}
+{{- if and $url (not (hasPrefix "kafka://" $url)) }}
+{{- fail "config.log.url must be empty or begin with kafka://: the place of the log in a file is the chart's" }}
+{{- end }}
+{{- if $url }}true{{ end }}
+{{- end }}
+
+{{- define "coreplane.replicasName" -}}
+{{ include "coreplane.fullname" . }}-replicas
+{{- end }}
+
+{{/* How many pods: several only if they share what each needs to know. */}}
+{{- define "coreplane.replicas" -}}
+{{- if include "coreplane.shared" . }}
+{{- if not (dig "secrets" "fingerprint_key" nil .Values.config) }}
+{{- fail "config.secrets.fingerprint_key is required with Kafka: else each replica sets anew what another one wrote and what can't be read back" }}
+{{- end }}
+{{- if .Values.persistence.existingClaim }}
+{{- fail "persistence.existingClaim is of one pod: with Kafka as the log there is no volume" }}
+{{- end }}
+{{- else if gt (int .Values.replicaCount) 1 }}
+{{- fail "replicaCount above 1 needs config.log.url: kafka://…; the log in a file is of one process" }}
+{{- end }}
+{{- .Values.replicaCount }}
+{{- end }}
+
 {{- define "coreplane.dataDir" -}}
 /var/lib/coreplane
 {{- end }}
@@ -60,6 +88,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- define "coreplane.config" -}}
 {{- if not (dig "auth" "tokens" list .Values.config) }}
 {{- fail "config.auth.tokens is required: without tokens the daemon refuses to listen beyond loopback; give at least one {name, sha256, role}" }}
+{{- end }}
+{{- $projection := dig "projection" "url" "" .Values.config | default "" }}
+{{- if not (or (eq $projection "") (hasPrefix "http://" $projection) (hasPrefix "https://" $projection)) }}
+{{- fail "config.projection.url must be empty or the URL of an Elasticsearch: the place of the one in a file is the chart's" }}
 {{- end }}
 {{- toYaml (mergeOverwrite (deepCopy .Values.config) (.Files.Get "files/fixed.yaml" | fromYaml)) }}
 {{- end }}
