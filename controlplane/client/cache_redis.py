@@ -143,7 +143,7 @@ def _ms(seconds: float) -> int:
 
 
 def _fault(what: str, exc: BaseException) -> LayerError:
-    return LayerError(f"redis {what}: {exc or type(exc).__name__}")
+    return LayerError(f"redis {what}: {str(exc) or type(exc).__name__}")
 
 
 def _unpacked(raw: Any) -> Entry | None:

@@ -86,7 +86,7 @@ async def _download(home: Path, machine: Machine, progress: Progress) -> None:
         await asyncio.to_thread(_unpack, archive, draft / "home")
     except (Missing, apt.AptFailed, OSError, zipfile.BadZipFile) as exc:
         shutil.rmtree(draft, ignore_errors=True)  # nearly a gigabyte
-        msg = f"can't fetch Elasticsearch {VERSION}: {exc or type(exc).__name__}"
+        msg = f"can't fetch Elasticsearch {VERSION}: {str(exc) or type(exc).__name__}"
         hint = (
             f"install Maven (Debian, Ubuntu: sudo apt-get install maven), or set {HOME_VARIABLE} to an unpacked "
             f"Elasticsearch, or {URL_VARIABLE} to a server that runs already (http://host:port)"

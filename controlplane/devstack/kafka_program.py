@@ -82,7 +82,7 @@ async def _download(folder: Path, machine: Machine, progress: Progress) -> None:
         if version_of(libraries) is None:
             raise Missing("Maven brought no Kafka")  # noqa: TRY301 - told below, with the others
     except (Missing, apt.AptFailed, OSError) as exc:
-        msg = f"can't fetch Kafka {VERSION}: {exc or type(exc).__name__}"
+        msg = f"can't fetch Kafka {VERSION}: {str(exc) or type(exc).__name__}"
         hint = (
             f"install Maven (Debian, Ubuntu: sudo apt-get install maven), or set {HOME_VARIABLE} to an unpacked Kafka "
             f"(with libs/), or {URL_VARIABLE} to a server that runs already (kafka://host:port)"

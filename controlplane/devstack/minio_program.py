@@ -63,7 +63,7 @@ async def working(path: Path, origin: str, machine: Machine) -> Program:
     try:
         ran = await run([path, "--version"], env=machine.environment, timeout_s=ANSWER_S)
     except OSError as exc:  # TimeoutError is one
-        msg = f"{path} doesn't run: {exc or type(exc).__name__}"
+        msg = f"{path} doesn't run: {str(exc) or type(exc).__name__}"
         raise Missing(msg) from exc
     version = _VERSION.search(ran.output)
     if ran.code != 0 or version is None:

@@ -20,7 +20,7 @@ async def download(requirement: str, target: Path, part: str, machine: Machine, 
     try:
         ran = await run([*PIP, "--target", target, requirement], env=machine.environment, timeout_s=PIP_S)
     except OSError as exc:  # TimeoutError is one
-        msg = f"pip: {exc or type(exc).__name__}"
+        msg = f"pip: {str(exc) or type(exc).__name__}"
         raise Missing(msg) from exc
     if ran.code != 0:
         msg = f"pip: {ran.told}"

@@ -220,9 +220,12 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
 
 
 async def stop_admin(admin: AIOKafkaAdminClient) -> None:
-    """End it."""
-    async with asyncio.timeout(STOP_S):
-        await admin.close()
+    """End it, also when a broker that it speaks with is gone."""
+    try:
+        async with asyncio.timeout(STOP_S):
+            await admin.close()
+    except Exception as exc:  # noqa: BLE001 - whatever keeps it from ending, nobody waits for it
+        _log.info("kafka admin client left behind", error=repr(exc))
 
 
 async def _started(client: _Startable, stop: Callable[[], Coroutine[Any, Any, None]], address: Address) -> None:
@@ -286,7 +289,7 @@ def failed(address: Address, what: str, exc: Exception) -> LogUnavailable:
     """The error that says so, with the permissions that are needed when one is missing."""
     if isinstance(exc, DENIED):
         return LogUnavailable(f"{address} denies us something: {exc!r}; {address.needed}")
-    return LogUnavailable(f"{address} {what}: {exc or type(exc).__name__}")
+    return LogUnavailable(f"{address} {what}: {str(exc) or type(exc).__name__}")
 
 
 async def explained(address: Address, trouble: LogUnavailable) -> LogUnavailable:

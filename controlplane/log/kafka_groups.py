@@ -46,7 +46,7 @@ class KafkaGroups:
                     found = await self._admin.list_consumer_group_offsets(group)
             except (KafkaError, TimeoutError, OSError) as exc:
                 await self._forget_admin()
-                msg = f"Kafka doesn't tell where the group {group} stands: {exc or type(exc).__name__}"
+                msg = f"Kafka doesn't tell where the group {group} stands: {str(exc) or type(exc).__name__}"
                 raise LogUnavailable(msg) from exc
         places = {self._places.get((tp.topic, tp.partition)): told.offset for tp, told in found.items()}
         return {place: offset for place, offset in places.items() if place is not None and offset >= 0}
@@ -64,7 +64,7 @@ class KafkaGroups:
                 producer, self._producer = self._producer, None
                 if producer is not None:
                     self._clients.end(stop_producer(producer))
-                msg = f"a dead letter wasn't taken: {exc or type(exc).__name__}"
+                msg = f"a dead letter wasn't taken: {str(exc) or type(exc).__name__}"
                 raise LogUnavailable(msg) from exc
 
     async def close(self) -> None:

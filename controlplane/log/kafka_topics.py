@@ -162,6 +162,12 @@ def _copies(topic: Topic, found: Found, brokers: int, servers: str) -> list[Faul
         message = f"has one copy, though there are {brokers} brokers: it is lost with one disk"
         mend = f"kafka-reassign-partitions.sh --bootstrap-server {servers} with {replicas_on(brokers)} replicas each"
         wrong.append(Fault(topic.name, message, mend))
+    elif found.replicas < replicas_on(brokers):
+        message = (
+            f"has {found.replicas} copies, though there are {brokers} brokers: without one of them it takes no writes"
+        )
+        mend = f"kafka-reassign-partitions.sh --bootstrap-server {servers} with {replicas_on(brokers)} replicas each"
+        wrong.append(Fault(topic.name, message, mend, refused=False))
     if insync > found.replicas:
         message = f"has min.insync.replicas={insync} with {found.replicas} replicas, so it takes no writes"
         wrong.append(_configured(topic, message, {"min.insync.replicas": str(_insync(found.replicas))}, servers))

@@ -55,7 +55,7 @@ def reaching(what: str) -> Iterator[None]:
     except fault.ResponseError as exc:
         raise TerminalError(f"{what}: {exc}", reason="Refused") from exc
     except (fault.RedisError, OSError, TimeoutError) as exc:
-        raise Unreachable(f"{what}: {exc or type(exc).__name__}") from exc
+        raise Unreachable(f"{what}: {str(exc) or type(exc).__name__}") from exc
 
 
 def sliced(items: Iterable[T], size: int = layout.SLICE) -> Iterator[list[T]]:

@@ -170,7 +170,7 @@ class MemcachedKeyspace:
         try:
             yield _Line(reader, writer, self._timeout_s)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as exc:
-            raise Unreachable(f"memcached: {exc or type(exc).__name__}") from exc
+            raise Unreachable(f"memcached: {str(exc) or type(exc).__name__}") from exc
         finally:
             writer.transport.abort()
 

@@ -226,7 +226,7 @@ class S3Client:
         except (aiohttp.ClientError, OSError) as exc:  # TimeoutError is one
             if isinstance(exc.__cause__, ConnectionResetError | BrokenPipeError):
                 raise aiohttp.ServerDisconnectedError(str(exc)) from exc
-            raise Unanswered(f"{self.endpoint}: {exc or type(exc).__name__}", reason=_reason(exc)) from exc
+            raise Unanswered(f"{self.endpoint}: {str(exc) or type(exc).__name__}", reason=_reason(exc)) from exc
 
     async def chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """The body of an open answer as it comes. Raises `Unanswered` when it breaks off."""
@@ -235,14 +235,14 @@ class S3Client:
             while chunk := await response.content.readany():
                 yield chunk
         except (aiohttp.ClientError, OSError) as exc:
-            raise Unanswered(f"{self.endpoint}: {exc or type(exc).__name__}", reason=_reason(exc)) from exc
+            raise Unanswered(f"{self.endpoint}: {str(exc) or type(exc).__name__}", reason=_reason(exc)) from exc
 
     async def _read(self, response: aiohttp.ClientResponse, request: Request) -> bytes:
         try:
             async with asyncio.timeout(request.timeout_s):
                 return await response.read()
         except (aiohttp.ClientError, OSError) as exc:
-            raise Unanswered(f"{self.endpoint}: {exc or type(exc).__name__}", reason=_reason(exc)) from exc
+            raise Unanswered(f"{self.endpoint}: {str(exc) or type(exc).__name__}", reason=_reason(exc)) from exc
 
     def _signed(self, request: Request) -> tuple[URL, dict[str, str]]:
         query = query_text(request.query)
@@ -327,7 +327,7 @@ class S3Client:
             ) as response:
                 body = await response.read()
         except (aiohttp.ClientError, OSError) as exc:
-            raise Unanswered(f"{self.endpoint}: {exc or type(exc).__name__}", reason=_reason(exc)) from exc
+            raise Unanswered(f"{self.endpoint}: {str(exc) or type(exc).__name__}", reason=_reason(exc)) from exc
         if response.status >= 300:
             raise refused(response.status, body)
         return body.decode()

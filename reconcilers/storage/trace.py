@@ -111,7 +111,7 @@ async def _chunk(stream: aiohttp.StreamReader, client: S3Client) -> bytes:
     try:
         chunk: bytes = await stream.readany()
     except (aiohttp.ClientError, OSError) as exc:
-        raise Unanswered(f"{client.endpoint}: {exc or type(exc).__name__}", reason="ConnectionLost") from exc
+        raise Unanswered(f"{client.endpoint}: {str(exc) or type(exc).__name__}", reason="ConnectionLost") from exc
     return chunk
 
 

@@ -80,6 +80,12 @@ def test_one_copy_is_refused_where_there_are_more_brokers_and_accepted_where_the
     assert faults(ALL["settings"], one, 1, "b:1") == []
 
 
+def test_fewer_copies_than_the_cluster_could_hold_are_told_and_taken():
+    (fault,) = faults(ALL["events"], as_made(ALL["events"], 2), 3, "b:1")
+    assert not fault.refused
+    assert "without one of them it takes no writes" in fault.message
+
+
 # --- the URL -------------------------------------------------------------------------------------------------------------
 
 
