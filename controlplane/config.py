@@ -99,8 +99,8 @@ class LogConfig(Section):
     """The settings log and the journal."""
 
     url: str = ""
-    """Empty: one SQLite file under `data_dir`. `kafka://host:port[,host:port][?prefix=coreplane]`: topics on a cluster.
-    `memory:` for trying things out."""
+    """Empty: one SQLite file under `data_dir`. `kafka://[user@]host:port[,host:port][?prefix=&tls=true&ca_file=&mechanism=]`:
+    topics on a cluster; the password is COREPLANE_LOG_PASSWORD. `memory:` for trying things out."""
     shards: int = Field(default=16, ge=1, le=1024)
     """Fixed when the log is created."""
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
@@ -113,7 +113,7 @@ class ProjectionConfig(Section):
     """The searchable copy of the journal."""
 
     url: str = ""
-    """Empty: one SQLite file under `data_dir`, rebuildable at any time. `http[s]://host:port[?prefix=coreplane]`:
+    """Empty: one SQLite file under `data_dir`, rebuildable at any time. `http[s]://host:port[?prefix=&ca_file=]`:
     Elasticsearch, for replicas that share it."""
     username: str | None = None
     password: SecretRef | None = None
