@@ -89,7 +89,7 @@ def test_get_of_one_setting_is_an_object(shell: Shell, shop: str) -> None:
 
 def test_the_past_can_be_shown(shell: Shell, shop: str) -> None:
     before = shell.json("get", f"cache.namespace/{shop}-pages")
-    shell("apply", "-f", "-", "--reason", "longer", stdin=SHOP.format(name=shop).replace("60", "90"))
+    shell("apply", "-f", "-", "--reason", "longer", stdin=SHOP.format(name=shop).replace("ttl_s: 60", "ttl_s: 90"))
     past = shell.json("get", f"cache.namespace/{shop}-pages", "--at", str(before["revision"]))
     assert past["value"] == before["value"]
     newest = shell.json("history", f"cache.namespace/{shop}-pages")[0]
@@ -148,7 +148,7 @@ def test_following_events_shows_what_happens_after(shell: Shell) -> None:
             for ttl_s in range(
                 61, 361
             ):  # the stream begins at "now", whenever it is connected: write until it sees one
-                shell("apply", "-f", "-", stdin=SHOP.format(name="follow").replace("60", str(ttl_s)))
+                shell("apply", "-f", "-", stdin=SHOP.format(name="follow").replace("ttl_s: 60", f"ttl_s: {ttl_s}"))
                 if select.select([process.stdout], [], [], 0.1)[0]:
                     break
             assert json.loads(process.stdout.readline())["setting"] == "default/cache.namespace/follow-pages"
