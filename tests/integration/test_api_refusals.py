@@ -24,7 +24,7 @@ APPLY = f"{BASE}/apply"
 
 @pytest.fixture
 async def api() -> AsyncIterator[Api]:
-    async with daemon(http=HttpConfig(max_body_bytes=10_000, request_timeout_s=0.2)) as running:
+    async with daemon(http=HttpConfig(max_body_bytes=10_000, request_timeout_s=2.0)) as running:
         yield running
 
 

@@ -54,7 +54,6 @@ async def replicas(let_go: asyncio.Event) -> AsyncIterator[str]:
 
 
 async def test_who_finds_all_connections_taken_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forwarding, "FREE_S", 0.5)
     let_go = asyncio.Event()
     async with (
         asyncio.timeout(60),
@@ -63,9 +62,11 @@ async def test_who_finds_all_connections_taken_is_told_to_come_again(monkeypatch
     ):
         taken = await asyncio.gather(*(session.get(url) for _ in range(CONNECTIONS)))
         assert {answer.status for answer in taken} == {200}
+        monkeypatch.setattr(forwarding, "FREE_S", 0.5)
         async with session.get(url) as refused:
             assert refused.status == 503
             assert "try again in a moment" in await refused.text()
+        monkeypatch.undo()
         let_go.set()
         assert {await answer.read() for answer in taken} == {b"begun"}
         async with session.get(url) as answered:
