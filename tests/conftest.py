@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ SHARED = {
 }
 """Fixture → the server that it starts."""
 
+CLOSING_S = 5.0
+"""Until a server has closed what a client has: by TLS that ends when both have."""
+
 # --- what a run is -----------------------------------------------------------------------------------------------------
 
 
@@ -73,12 +77,26 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 @pytest.fixture(autouse=True)
-async def no_task_is_left_behind() -> AsyncIterator[None]:
-    """Every background task of a test has ended with it."""
+async def nothing_is_left_behind() -> AsyncIterator[None]:
+    """Every background task of a test has ended with it, and every connection is closed, or is within `CLOSING_S`."""
     before = asyncio.all_tasks()
     yield
     left = [task for task in asyncio.all_tasks() - before if not task.done() and task is not asyncio.current_task()]
     assert left == [], "tasks were left behind"
+    deadline = time.monotonic() + CLOSING_S
+    while (still := connections()) and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
+    assert still == [], "connections were left open"
+
+
+def connections() -> list[str]:
+    """Those of this loop that are open: asyncio says so only when they are collected, which may be in another test."""
+    transports: Mapping[int, asyncio.Transport] = asyncio.get_running_loop()._transports
+    return [
+        f"{one.get_extra_info('sockname')} to {one.get_extra_info('peername')}: {one.get_protocol()}"
+        for one in list(transports.values())
+        if one is not None and not one.is_closing()
+    ]
 
 
 # --- backends ------------------------------------------------------------------------------------------------------------

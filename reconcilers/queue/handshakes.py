@@ -82,28 +82,39 @@ async def _expects_tls(server: str, security: Mapping[str, Any]) -> Rejection | 
 
 async def _refused(server: str, security: Mapping[str, Any]) -> Rejection | None:
     """Why this server doesn't let us in; None: it does, or it doesn't say."""
-    from aiokafka.conn import create_conn  # noqa: PLC0415 - loaded with the first target that is in trouble
-    from aiokafka.errors import (  # noqa: PLC0415
+    from aiokafka.conn import AIOKafkaConnection  # noqa: PLC0415 - loaded with the first target that is in trouble
+    from aiokafka.errors import KafkaError  # noqa: PLC0415
+
+    connection, refusal = AIOKafkaConnection(*address(server), **security), None
+    try:
+        async with asyncio.timeout(ASK_S):
+            await connection.connect()
+    except KafkaError as exc:
+        refusal = _refusal(server, security, exc)
+    except OSError:
+        return None
+    if (closed := connection.close()) is not None:  # by TLS not before the server has closed it, too
+        await asyncio.wait([closed], timeout=ASK_S)
+    return refusal
+
+
+def _refusal(server: str, security: Mapping[str, Any], exc: Exception) -> Rejection | None:
+    from aiokafka.errors import (  # noqa: PLC0415 - as above
         AuthenticationFailedError,
         IllegalSaslStateError,
-        KafkaError,
         SaslAuthenticationFailed,
         UnsupportedSaslMechanismError,
     )
 
-    try:
-        async with asyncio.timeout(ASK_S):
-            connection = await create_conn(*address(server), **security)
-    except (AuthenticationFailedError, SaslAuthenticationFailed) as exc:
-        return Rejection(LOGIN_REFUSED, f"{server} refuses {security['sasl_plain_username']}: {exc}")
-    except UnsupportedSaslMechanismError:
-        return Rejection(OTHER_MECHANISM, f"{server} doesn't take logins by {security['sasl_mechanism']}")
-    except IllegalSaslStateError:
-        return Rejection(LOGIN_UNEXPECTED, f"{server} is a listener that takes no logins")
-    except (KafkaError, OSError, TimeoutError):
-        return None
-    connection.close()
-    return None
+    match exc:
+        case AuthenticationFailedError() | SaslAuthenticationFailed():
+            return Rejection(LOGIN_REFUSED, f"{server} refuses {security['sasl_plain_username']}: {exc}")
+        case UnsupportedSaslMechanismError():
+            return Rejection(OTHER_MECHANISM, f"{server} doesn't take logins by {security['sasl_mechanism']}")
+        case IllegalSaslStateError():
+            return Rejection(LOGIN_UNEXPECTED, f"{server} is a listener that takes no logins")
+        case _:
+            return None
 
 
 def _trusting_all() -> ssl.SSLContext:

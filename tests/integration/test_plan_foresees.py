@@ -56,14 +56,16 @@ class Tap:
         task = asyncio.current_task()
         assert task is not None
         self.wires.add(task)
-        up, down = await asyncio.open_connection(self.host, self.port)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._pump(reader, down, hiredis.Reader(encoding="utf-8", errors="replace")))
-                tasks.create_task(self._pump(up, writer, None))
+            up, down = await asyncio.open_connection(self.host, self.port)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._pump(reader, down, hiredis.Reader(encoding="utf-8", errors="replace")))
+                    tasks.create_task(self._pump(up, writer, None))
+            finally:
+                down.close()
         finally:
-            for side in (down, writer):
-                side.close()
+            writer.close()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, parser: Any) -> None:
         with suppress(ConnectionError):
