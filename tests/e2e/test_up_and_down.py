@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import yaml
 
 from controlplane import devstack
 from controlplane.client.http import CoreplaneClient
+from schemas.names import timestamp
 from tests.e2e import audit
 from tests.e2e.conditions import all_ready, condition_of, until
 
@@ -134,7 +136,7 @@ async def test_the_same_apply_again_does_nothing_at_all(up: Shell) -> None:
     async with CoreplaneClient(up.record()["url"]) as client, redis_client.from_url(up.url("redis")) as redis:
         await all_ready(client)
         position = (await client.status())["replica"]["position"]
-        newest = (await client.events(limit=1))["items"][0]["id"]
+        ready_at = timestamp(time.time())
         writes = await calls(redis)
         said = await up("apply", "-f", str(EXAMPLE), "--wait")
         assert "created" not in said
@@ -142,7 +144,7 @@ async def test_the_same_apply_again_does_nothing_at_all(up: Shell) -> None:
         await client.reconcile("cache.redis_user", "storefront")
         await looked_at_again(client)
         assert (await client.status())["replica"]["position"] == position
-        assert (await client.events(limit=1))["items"][0]["id"] == newest
+        assert (await client.events(limit=1))["items"][0]["timestamp"] <= ready_at
         assert await calls(redis) == writes
 
 

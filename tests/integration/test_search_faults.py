@@ -198,9 +198,12 @@ async def test_a_killed_daemon_goes_on_with_the_migration_while_people_write(ela
             await daemon.start(ES_PASSWORD=auth[1])
         async with daemon.client() as client:
             await phase(client, INDEX, index, "Ready", 200)
-            page = await client.events(setting=f"default/{INDEX}/{index}", event_type="ActionStarted", limit=200)
-            steps = {event["details"]["step"] for event in page["items"]}
-            assert {"CreateGeneration", "StartCopy"} <= steps
+
+            async def told() -> bool:
+                page = await client.events(setting=f"default/{INDEX}/{index}", event_type="ActionStarted", limit=200)
+                return {"CreateGeneration", "StartCopy"} <= {event["details"]["step"] for event in page["items"]}
+
+            await until(told, 60, "both steps are events")
     assert people.failures == []
     assert await settled(elasticsearch_server.url, auth, people) == {"lost": [], "stale": [], "resurrected": []}
 
