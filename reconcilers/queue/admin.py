@@ -115,12 +115,20 @@ class _Worker:
                     job.end(job.work(client), None)
                 except BaseException as exc:  # noqa: BLE001 - whatever it is, it is the caller's
                     job.end(None, exc)
-                    if client is not None and type(exc).__name__ == OUTDATED:
+                    if client is None:
+                        continue
+                    _forget_coordinators(client)
+                    if type(exc).__name__ == OUTDATED:
                         _close(client)
                         client = None
         finally:
             if client is not None:
                 _close(client)
+
+
+def _forget_coordinators(client: Any) -> None:
+    """The client keeps for ever which broker has a group, also when that one is gone or the group has moved (3.0.12)."""
+    client._manager.cluster._coordinators.clear()  # noqa: SLF001 - there is no public way
 
 
 def _close(client: Any) -> None:

@@ -40,10 +40,13 @@ def members_of(client: Any, group: str) -> int:
 
 
 def described(client: Any, groups: Sequence[str]) -> dict[str, FoundGroup]:
-    """State and members, without offsets. A group that isn't there is Dead."""
+    """State and members, without offsets. A group that isn't there is Dead; `TransientError` for one that moves."""
     found = dict.fromkeys(groups, FoundGroup(DEAD, 0))
     rows = client.describe_groups(list(groups))
     for name, row in rows.items():
+        if "Coordinator" in (row["error"] or ""):
+            msg = f"group {name}: {row['error']}"
+            raise TransientError(msg, reason="CoordinatorMoves", retry_after_s=1.0)
         ids = frozenset(member["member_id"] for member in row["members"])
         found[name] = FoundGroup(row["group_state"] or DEAD, len(row["members"]), ids)
     return found

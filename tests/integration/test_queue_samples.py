@@ -179,3 +179,30 @@ async def test_replicas_that_lack_partitions_without_a_leader_and_changes_of_who
             await kafka_cluster.start_node(leader)
         await until(one, lambda found: sampled(found, "under_replicated_partitions") == 0)
     gc.collect()
+
+
+# See above.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+async def test_a_group_is_asked_of_the_broker_that_has_it_when_the_one_before_is_gone(kafka_cluster):
+    """The client that samples has asked the one that is killed."""
+    name, group = unique("orders"), unique("readers")
+    async with world(kafka_cluster, bootstrap_servers=kafka_cluster.bootstrap, security=OPEN) as one:
+        await until(one, lambda found: sampled(found, "brokers") == 3)
+        await one.converge("queue.topic", orders(name, partitions=1, replication_factor=3), name)
+        consumer = AIOKafkaConsumer(bootstrap_servers=kafka_cluster.bootstrap, group_id=group, enable_auto_commit=False)
+        await consumer.start()
+        consumer.assign([TopicPartition(name, 0)])
+        await consumer.commit({TopicPartition(name, 0): 0})
+        await consumer.stop()
+        await fill(kafka_cluster.bootstrap, name, 3)
+        await until(one, lambda found: sampled(found, "lag_messages", group=group) == 3)
+        async with by_hand(kafka_cluster) as hand:
+            has_it = await hand(lambda admin: admin._manager.run(admin._find_coordinator_id, group))
+        await kafka_cluster.kill_node(has_it)
+        try:
+            found = await until(one, lambda found: sampled(found, "brokers") == 2)
+            assert sampled(found, "lag_messages", group=group) == 3
+        finally:
+            await kafka_cluster.start_node(has_it)
+        await until(one, lambda found: sampled(found, "under_replicated_partitions") == 0)
+    gc.collect()
