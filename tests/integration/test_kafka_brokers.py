@@ -71,7 +71,8 @@ async def put_out(cluster: KafkaCluster, node: int) -> None:
             await admin.start()
             try:
                 with suppress(KafkaError, TimeoutError):
-                    if all(part["leader"] not in (node, -1) for part in await partitions(admin)):
+                    copied = [part for part in await partitions(admin) if len(part["replicas"]) > 1]
+                    if all(part["leader"] not in (node, -1) for part in copied):
                         return
             finally:
                 await admin.close()
