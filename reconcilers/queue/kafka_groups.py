@@ -14,6 +14,8 @@ from reconcilers.queue.groups import ObservedGroup
 from reconcilers.queue.kafka_topics import partitions_of
 
 DEAD: Final = "Dead"
+MOVES: Final = ("[Error 14]", "[Error 15]", "[Error 16]")
+"""How the client says that a group's coordinator is loading, isn't there, or is another."""
 OURS: Final = "coreplane."
 """How the names of the daemon's own groups begin."""
 
@@ -44,7 +46,7 @@ def described(client: Any, groups: Sequence[str]) -> dict[str, FoundGroup]:
     found = dict.fromkeys(groups, FoundGroup(DEAD, 0))
     rows = client.describe_groups(list(groups))
     for name, row in rows.items():
-        if "Coordinator" in (row["error"] or ""):
+        if (row["error"] or "").startswith(MOVES):
             msg = f"group {name}: {row['error']}"
             raise TransientError(msg, reason="CoordinatorMoves", retry_after_s=1.0)
         ids = frozenset(member["member_id"] for member in row["members"])

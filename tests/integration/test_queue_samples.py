@@ -10,9 +10,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from reconcilers.contract import BackendError, Evidence
 from reconcilers.queue.analysis import analyse
+from reconcilers.queue.kafka_groups import described as described_groups
 from schemas.names import timestamp
 from tests.integration.queue_world import by_hand, plain, unique, world
-from tests.integration.test_queue_cluster import OPEN, described
+from tests.integration.test_queue_cluster import OPEN, described, patient
 from tests.integration.test_queue_topics import orders
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -144,6 +145,12 @@ async def test_the_analysis_of_what_was_sampled_names_who_is_busy_idle_skewed_fu
     assert f"group {group} falls behind on {busy}" in said
     assert f"topic {busy} reaches its retention.bytes" in said
     assert f"topic {busy}: its biggest partition is 4.0 times" in said
+
+
+async def test_a_group_that_is_not_there_is_dead_whatever_its_name(kafka_broker):
+    name = unique("Coordinator")
+    async with by_hand(kafka_broker) as hand:
+        assert (await patient(hand)(lambda admin: described_groups(admin, [name])))[name].state == "Dead"
 
 
 # kafka-python 3.0 doesn't close the socket of a connection that was refused: here, and not in some later test.
